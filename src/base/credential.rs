@@ -1,0 +1,17 @@
+//! What a connection gives a request: the secret material that an attach scheme puts on it.
+
+use crate::base::secret::Secret;
+
+/// One usable credential. Schemes that sign (OAuth 1.0a, DPoP) will add their key material here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    pub access_token: Secret,
+    /// As the token endpoint said it (`Bearer`, `DPoP`, …); compared without regard to case.
+    pub token_type: Box<str>,
+}
+
+impl Credential {
+    pub fn bearer(access_token: impl Into<Secret>) -> Self {
+        Credential { access_token: access_token.into(), token_type: "Bearer".into() }
+    }
+}

@@ -1,0 +1,7 @@
+//! Floor 0: small pure types that every room may use. Nothing here does I/O but the system clock and the random source.
+
+pub mod backoff;
+pub mod clock;
+pub mod credential;
+pub mod ids;
+pub mod secret;

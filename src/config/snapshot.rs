@@ -1,0 +1,168 @@
+//! A whole checked config as the running program sees it: immutable, swapped as one, held for the whole life of a call.
+
+use crate::attach::Scheme;
+use crate::base::secret::Secret;
+use crate::identity::{Callers, EndUserRules};
+use crate::provider::Registration;
+use crate::route::{Rewrite, Table};
+use crate::upstream::Origin;
+use http::{HeaderName, HeaderValue};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What goes live at once when `routes.yaml` or a provider file changes.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// 1 for the config of the start, one more for each that went live since.
+    pub generation: u64,
+    pub routes: Table<Arc<Route>>,
+    /// All routes in file order, for `explain` and the admin API.
+    pub route_list: Vec<Arc<Route>>,
+    /// Every registration, also those that are off.
+    pub providers: BTreeMap<Arc<str>, Arc<Registration>>,
+    pub end_user: EndUserRules,
+    pub callers: Callers,
+    pub guard: Guard,
+    /// What the operator should know though nothing is wrong: an optional provider that is off, thin provider facts.
+    pub warnings: Vec<String>,
+    /// What only a restart can change.
+    pub startup: Startup,
+}
+
+/// What a proxy request's `Host` and `Origin` may say (contract §2).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// Host names besides loopback names and the bind address, lower case, without a port: `hosts` and the hosts of routes.
+    pub hosts: Vec<Box<str>>,
+    /// Exact values of `Origin`, as `listen.allowed_origins` says.
+    pub allowed_origins: Vec<Box<str>>,
+}
+
+/// `listen`, `store`, `admin` and `shutdown`: read at the start, kept back on reload and told as `restart_required`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Startup {
+    pub proxy: Listener,
+    pub public: Listener,
+    pub admin: Listener,
+    pub health: Option<Listener>,
+    /// `listen.allow_anonymous`.
+    pub allow_anonymous: bool,
+    pub public_url: url::Url,
+    pub store: StoreKind,
+    pub keys: KeySource,
+    pub admin_tokens: AdminTokens,
+    /// `shutdown.drain`.
+    pub drain: Duration,
+}
+
+/// One listener: every address it is bound to, and the hosts it answers to besides those.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listener {
+    pub binds: Vec<Bind>,
+    pub hosts: Vec<Box<str>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bind {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreKind {
+    Memory,
+    Sled { path: PathBuf },
+}
+
+/// Where the sealing keys come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KeySource {
+    /// `store.encryption_key_file`: made at the first start.
+    File(PathBuf),
+    /// `store.encryption_keys`: base64 of 32 bytes each, checked at load; the first encrypts, all decrypt.
+    Given(Vec<Secret>),
+}
+
+/// Where the admin API's tokens come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AdminTokens {
+    /// `admin.token_file`: made at the first start.
+    File(PathBuf),
+    /// `admin.token` or `admin.tokens`.
+    Given(Vec<AdminToken>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdminToken {
+    pub name: Box<str>,
+    pub token: Secret,
+    /// Of `connect`, `read`, `write`, `tokens`.
+    pub allow: Vec<Box<str>>,
+}
+
+/// Whose token a route carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActAs {
+    /// The end user's of the call.
+    User,
+    /// None at all.
+    None,
+}
+
+/// A checked route.
+#[derive(Debug)]
+pub struct Route {
+    /// `name`, or the match itself where it has none; unique.
+    pub name: Box<str>,
+    /// `match` as written.
+    pub matches: Box<str>,
+    pub act_as: ActAs,
+    /// There unless `as: none` without a provider.
+    pub provider: Option<Arc<Registration>>,
+    pub origin: Arc<Origin>,
+    /// How path and query become the upstream's, from `upstream`, `query` and `set_query`.
+    pub rewrite: Rewrite,
+    /// `upstream` as written.
+    pub upstream: Box<str>,
+    /// The route's `attach` or its provider's.
+    pub attach: Scheme,
+    pub headers: HeaderEdits,
+    /// The `Host` sent upstream; `None` keeps the client's (`upstream_host: preserve`).
+    pub host: Option<HeaderValue>,
+    pub timeouts: Timeouts,
+    /// `retry.max_body`: up to how long a request body is kept for the one replay after a 401.
+    pub replay_body_max: usize,
+    /// `max_body`: the longest request body taken.
+    pub body_max: Option<u64>,
+    /// `cookies: pass`.
+    pub cookies_pass: bool,
+    /// The names in `callers`, when the route narrows them.
+    pub callers: Option<Vec<Box<str>>>,
+}
+
+/// `headers:` of a route; values may hold captures.
+#[derive(Debug, Clone, Default)]
+pub struct HeaderEdits {
+    pub set: Vec<(HeaderName, crate::route::Template)>,
+    pub add: Vec<(HeaderName, crate::route::Template)>,
+    pub remove: Vec<HeaderName>,
+}
+
+/// `timeout:` of a route. `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Option<Duration>,
+    pub first_byte: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub total: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = |n| Some(Duration::from_secs(n));
+        Timeouts { connect: seconds(5), first_byte: seconds(60), idle: seconds(60), total: None }
+    }
+}

@@ -1,0 +1,7 @@
+//! Floor 1: who is the end user and who is the caller, read from a request's headers by the operator's rules.
+
+pub mod caller;
+pub mod end_user;
+
+pub use caller::{Caller, Callers};
+pub use end_user::{EndUserRules, IdentityError};

@@ -1,0 +1,131 @@
+//! Floor 2: a provider as checked data: its definition (endpoints, habits) merged with the operator's registration (client id, scopes).
+//!
+//! Built by `config` from YAML; used by `oauth`, `token`, `connect` and `proxy`. Deliberately absent: any provider's name in code.
+
+use crate::attach::Scheme;
+use crate::base::secret::Secret;
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// How the client proves itself at the token endpoint (RFC 6749 §2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// `Authorization: Basic`, id and secret form-encoded first (RFC 6749 §2.3.1).
+    Basic,
+    /// `client_id` and `client_secret` in the form body.
+    Body,
+    /// A public client: `client_id` alone in the body.
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pkce {
+    S256,
+    None,
+}
+
+/// The life of an access token whose answer names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    For(Duration),
+    Never,
+}
+
+/// When tokens are refreshed (contract §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefreshPolicy {
+    /// How long before its end a token is refreshed in the background; by default the smaller of 5 min and a fifth of its life.
+    pub margin: Option<Duration>,
+    /// A token younger than this is not refreshed because an upstream said 401 (30 s).
+    pub min_age: Duration,
+    /// Refresh within the margin without waiting for a call.
+    pub ahead: bool,
+}
+
+impl Default for RefreshPolicy {
+    fn default() -> Self {
+        RefreshPolicy { margin: None, min_age: Duration::from_secs(30), ahead: false }
+    }
+}
+
+/// How far the facts of a definition were checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    Full,
+    Partial,
+}
+
+/// A host (lower case) and port that tokens may be sent to; a leading `*.` takes exactly the host's sub-domains, at any depth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenHost {
+    pub host: Box<str>,
+    pub port: u16,
+}
+
+impl TokenHost {
+    /// Whether `host` (lower case, no brackets removed) and `port` are taken.
+    pub fn takes(&self, host: &str, port: u16) -> bool {
+        let fits = match self.host.strip_prefix('*') {
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+            None => *host == *self.host,
+        };
+        fits && port == self.port
+    }
+}
+
+/// A registration of a provider, with everything of its definition: what one entry of `providers:` in `routes.yaml` became.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Registration {
+    /// The key in `routes.yaml`; names connections and the redirect URI.
+    pub id: Arc<str>,
+    /// The definition it uses (`google`), or its own id when defined in place.
+    pub definition: Box<str>,
+    pub display_name: Box<str>,
+    pub category: Box<str>,
+    /// Why it is off, when it is `optional` and a variable was undefined: its routes answer 503 `provider-not-configured`.
+    pub off: Option<Box<str>>,
+    pub client_id: Box<str>,
+    pub client_secret: Option<Secret>,
+    pub authorize_url: Option<Url>,
+    pub token_url: Option<Url>,
+    pub revoke_url: Option<Url>,
+    pub device_authorization_url: Option<Url>,
+    pub par_url: Option<Url>,
+    pub issuer: Option<Url>,
+    pub pkce: Pkce,
+    pub client_auth: ClientAuth,
+    pub scopes: Vec<Box<str>>,
+    pub scope_separator: Box<str>,
+    pub authorize_params: Vec<(Box<str>, Box<str>)>,
+    pub token_params: Vec<(Box<str>, Box<str>)>,
+    pub attach: Scheme,
+    pub token_hosts: Vec<TokenHost>,
+    pub default_expires_in: Option<Lifetime>,
+    pub refresh: RefreshPolicy,
+    /// Refresh a grant that was not used for so long, because it would die of disuse.
+    pub keep_alive: Option<Duration>,
+    pub verified: Verified,
+}
+
+impl Registration {
+    /// Whether this registration's tokens may be sent to that host and port.
+    pub fn token_host_allowed(&self, host: &str, port: u16) -> bool {
+        self.token_hosts.iter().any(|allowed| allowed.takes(host, port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_takes_sub_domains_alone() {
+        let any = TokenHost { host: "*.example.com".into(), port: 443 };
+        assert!(any.takes("a.example.com", 443));
+        assert!(any.takes("a.b.example.com", 443));
+        for (host, port) in [("example.com", 443), ("evilexample.com", 443), ("a.example.com", 8443), ("a.example.com.evil.net", 443)] {
+            assert!(!any.takes(host, port), "{host}:{port}");
+        }
+    }
+}

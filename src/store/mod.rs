@@ -1,0 +1,126 @@
+//! Floor 1: where records live. [`Store`] is the contract that every store keeps; [`Records`] puts typed, sealed records on top of any.
+//!
+//! A store sees only opaque, already sealed bytes under a key; it never decides what a record means. Each call is off the request threads:
+//! a fresh token is served from the keeper's table, and only what is missing there comes here.
+
+pub mod codec;
+pub mod memory;
+pub mod record;
+pub mod records;
+pub mod seal;
+pub mod sled;
+
+#[cfg(test)]
+mod contract;
+
+pub use record::{Connection, Intent, State};
+pub use records::{Keyed, Records};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::broadcast;
+
+/// What can go into a store: one tree, table or key prefix each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Grants: [`record::Connection`] under [`crate::base::ids::ConnectionKey::to_bytes`].
+    Connection,
+    /// Connect sessions and parked callbacks, short-lived and single-use.
+    Session,
+    /// Write-ahead marks of token calls whose answer is not yet on disk: [`record::Intent`] under the connection's key.
+    Intent,
+    /// Notices to deliver at least once.
+    Outbox,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 4] = [Kind::Connection, Kind::Session, Kind::Intent, Kind::Outbox];
+
+    /// The kind's fixed name on disk and in errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Connection => "connections",
+            Kind::Session => "sessions",
+            Kind::Intent => "intents",
+            Kind::Outbox => "outbox",
+        }
+    }
+}
+
+/// A stored value and its version: 1 when first written, one more at each write of that key since it was last absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub version: u64,
+    pub value: Vec<u8>,
+}
+
+/// What must hold for a write to happen (compare-and-swap).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Whatever is there.
+    Any,
+    /// No record under this key.
+    Absent,
+    /// A record of exactly this version.
+    Version(u64),
+}
+
+/// One change of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    pub kind: Kind,
+    pub key: Vec<u8>,
+    pub expect: Expect,
+    /// The new value, or `None` to delete (deleting what is absent is fine under [`Expect::Any`]).
+    pub value: Option<Vec<u8>>,
+}
+
+/// A change that is durable, told to every watcher of this process (and, on shared stores, of every replica).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub kind: Kind,
+    pub key: Vec<u8>,
+    /// The record's version after the change; `None` when it was deleted.
+    pub version: Option<u64>,
+}
+
+/// Why a store call failed. Messages name paths, kinds and causes, never a value.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// A write's [`Expect`] did not hold: nothing of the batch was written. Read again and decide anew.
+    #[error("the record was changed by another writer")]
+    Conflict,
+    /// The store cannot be reached or written now (disk full, read-only, closed). A later try may work; nothing was acknowledged.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// Stored bytes are not what was written: damage, another key, a newer version. Trying again does not help.
+    #[error("the store is damaged or sealed with another key: {0}")]
+    Damaged(String),
+}
+
+/// The contract of every store, held by `store::contract`'s tests.
+///
+/// - **Durable**: when `write` answers Ok, its whole batch survives a kill or power loss (memory: the process's life).
+/// - **Atomic**: a batch is written wholly or not at all, also across a crash.
+/// - **Linear**: a read that begins after a write's Ok sees it; writes of one key are ordered by version.
+/// - **Watched**: after each durable write every live watcher gets its changes, in order. A slow watcher may be told that it lagged
+///   (`broadcast`'s own error) and must then distrust all it has cached. Lossy otherwise in no way.
+/// - **Cancellable**: dropping a call's future may leave its write undone or done, never half done.
+pub trait Store: Send + Sync + 'static {
+    /// The record under `key`, if any.
+    fn get(&self, kind: Kind, key: &[u8]) -> BoxFuture<'_, Result<Option<Stored>, StoreError>>;
+
+    /// Applies all writes or none; answers the new version of each (0 for a delete).
+    fn write(&self, batch: Vec<Write>) -> BoxFuture<'_, Result<Vec<u64>, StoreError>>;
+
+    /// Up to `limit` records whose keys start with `prefix`, in key order, after the key `after` (exclusive) where given.
+    fn scan(&self, kind: Kind, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> BoxFuture<'_, Result<Vec<(Vec<u8>, Stored)>, StoreError>>;
+
+    /// Changes from now on.
+    fn watch(&self) -> broadcast::Receiver<Change>;
+
+    /// Whether a write could be taken now; what `/readyz` tells.
+    fn ready(&self) -> Result<(), StoreError>;
+
+    /// Waits until everything acknowledged is on disk and lets go of files and locks. Later calls fail with `Unavailable`.
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}

@@ -1,0 +1,93 @@
+//! An upstream's origin, interned so that a pool finds its idle connections by a small number.
+
+use http::HeaderValue;
+use http::uri::{Authority, Scheme};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+/// The process-wide number of one (scheme, host, port, client TLS identity).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OriginId(pub u32);
+
+/// Where requests of a route go. Equal origins share pooled connections; pools are keyed by upstream *and* client TLS identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub id: OriginId,
+    pub tls: bool,
+    /// Lower case, an IPv6 literal in its brackets, as it stands in a URL.
+    pub host: Box<str>,
+    pub port: u16,
+    /// `host`, or `host:port` where the port is not the scheme's own.
+    pub authority: Authority,
+    /// The authority as the `Host` header says it.
+    pub host_header: HeaderValue,
+}
+
+/// A host and port that cannot stand in a URL's authority.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a host that a URL can name")]
+pub struct BadHost(pub String);
+
+static IDS: LazyLock<Mutex<HashMap<(bool, String), u32>>> = LazyLock::new(Mutex::default);
+
+impl Origin {
+    /// The origin `https://host:port` (`http://` without `tls`).
+    ///
+    /// # Errors
+    /// When `host` is none.
+    pub fn new(tls: bool, host: &str, port: u16) -> Result<Arc<Origin>, BadHost> {
+        let host = host.to_ascii_lowercase();
+        let own_port = if tls { 443 } else { 80 };
+        let text = if port == own_port { host.clone() } else { format!("{host}:{port}") };
+        let bad = || BadHost(text.clone());
+        if host.contains('@') {
+            return Err(bad());
+        }
+        let authority: Authority = text.parse().map_err(|_| bad())?;
+        let host_header = HeaderValue::from_str(&text).map_err(|_| bad())?;
+        // Taken at config load alone; never on the path of a call.
+        let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        let id = OriginId(*ids.entry((tls, text)).or_insert(next));
+        Ok(Arc::new(Origin { id, tls, host: host.into(), port, authority, host_header }))
+    }
+
+    pub fn scheme(&self) -> Scheme {
+        if self.tls { Scheme::HTTPS } else { Scheme::HTTP }
+    }
+
+    /// The host without the brackets of an IPv6 literal: what DNS and TLS are asked for.
+    pub fn dial_host(&self) -> &str {
+        self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host)
+    }
+
+    /// Whether the host is a loopback name or address, where plain HTTP is fine.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.dial_host();
+        host == "localhost" || host.ends_with(".localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_origins_share_an_id() {
+        let a = Origin::new(true, "API.example.com", 443).expect("valid");
+        let b = Origin::new(true, "api.example.com", 443).expect("valid");
+        assert_eq!(a.id, b.id);
+        assert_eq!(a.host_header, "api.example.com");
+        assert_ne!(a.id, Origin::new(false, "api.example.com", 443).expect("valid").id);
+        assert_eq!(Origin::new(true, "api.example.com", 8443).expect("valid").host_header, "api.example.com:8443");
+        assert!(Origin::new(true, "a@b", 443).is_err());
+    }
+
+    #[test]
+    fn knows_loopback() {
+        for host in ["localhost", "127.0.0.1", "[::1]", "drive.localhost"] {
+            assert!(Origin::new(false, host, 80).expect("valid").is_loopback(), "{host}");
+        }
+        assert!(!Origin::new(false, "localhost.evil.net", 80).expect("valid").is_loopback());
+    }
+}
