@@ -1,1 +1,14 @@
+//! Attaché, the sidecar that attaches tokens: a transparent reverse proxy that matches a request against `routes.yaml`, takes the end user's
+//! OAuth token from its store, refreshes it if it must, attaches it, forwards over TLS and streams the answer back.
+//!
+//! The modules in reading order, from the ground up; each imports lower floors only (`docs/ARCHITECTURE.md` tells why, a test holds it):
+//!
+//! | floor | module | job |
+//! |---|---|---|
+//! | 0 | [`base`] | secrets, clock, ids, credentials, backoff, problem+json |
+//! | 1 | [`route`] | which route takes a request, and what its path and query become |
+//! | 1 | [`attach`] | how a credential goes on a request |
 
+pub mod attach;
+pub mod base;
+pub mod route;

@@ -4,4 +4,5 @@ pub mod backoff;
 pub mod clock;
 pub mod credential;
 pub mod ids;
+pub mod problem;
 pub mod secret;

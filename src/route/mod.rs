@@ -1,4 +1,7 @@
 //! Floor 1: which route takes a request, and what its path and query become. Pure: bytes in, bytes out.
+//!
+//! Matching reads the raw path and forwards the same bytes: nothing here decodes a path on its way from match to upstream, so no upstream can
+//! see another path than the one that was matched. Deliberately absent: any word of the request in the choice of the upstream's host.
 
 pub mod path;
 pub mod pattern;
@@ -6,7 +9,11 @@ pub mod rewrite;
 pub mod table;
 pub mod template;
 
+#[cfg(test)]
+mod properties;
+
+pub use path::PathFault;
 pub use pattern::{Captures, Pattern, PatternError};
 pub use rewrite::Rewrite;
 pub use table::{Found, Overlap, Table};
-pub use template::{Template, TemplateError};
+pub use template::{Place, Template, TemplateError, TemplateFault};
