@@ -8,7 +8,9 @@
 //! | 0 | [`base`] | secrets, clock, ids, credentials, backoff, problem+json |
 //! | 1 | [`route`] | which route takes a request, and what its path and query become |
 //! | 1 | [`attach`] | how a credential goes on a request |
+//! | 1 | [`store`] | where records live, sealed |
 
 pub mod attach;
 pub mod base;
 pub mod route;
+pub mod store;

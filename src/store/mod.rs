@@ -4,11 +4,13 @@
 //! a fresh token is served from the keeper's table, and only what is missing there comes here.
 
 pub mod codec;
+pub mod keyfile;
 pub mod memory;
 pub mod record;
 pub mod records;
 pub mod seal;
 pub mod sled;
+pub mod wire;
 
 #[cfg(test)]
 mod contract;
@@ -18,6 +20,14 @@ pub use records::{Keyed, Records};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast;
+
+/// The longest key and sealed value that any store takes: enough for the longest tokens seen, and little enough that no store needs a
+/// second way of keeping large ones (sled would put them in files of their own, which it does not sync).
+pub const KEY_LEN_MAX: usize = 1024;
+pub const VALUE_LEN_MAX: usize = 48 * 1024;
+
+/// How many changes a watcher may be behind before it is told that it lagged.
+pub(crate) const WATCH_QUEUE_MAX: usize = 1024;
 
 /// What can go into a store: one tree, table or key prefix each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +63,9 @@ pub struct Stored {
     pub value: Vec<u8>,
 }
 
+/// What a scan found: keys and records, in key order.
+pub type Scanned = Vec<(Vec<u8>, Stored)>;
+
 /// What must hold for a write to happen (compare-and-swap).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
@@ -62,6 +75,17 @@ pub enum Expect {
     Absent,
     /// A record of exactly this version.
     Version(u64),
+}
+
+impl Expect {
+    /// Whether this holds of a record whose version is `current`.
+    pub(crate) fn holds(self, current: Option<u64>) -> bool {
+        match self {
+            Expect::Any => true,
+            Expect::Absent => current.is_none(),
+            Expect::Version(version) => current == Some(version),
+        }
+    }
 }
 
 /// One change of a batch.
@@ -113,7 +137,7 @@ pub trait Store: Send + Sync + 'static {
     fn write(&self, batch: Vec<Write>) -> BoxFuture<'_, Result<Vec<u64>, StoreError>>;
 
     /// Up to `limit` records whose keys start with `prefix`, in key order, after the key `after` (exclusive) where given.
-    fn scan(&self, kind: Kind, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> BoxFuture<'_, Result<Vec<(Vec<u8>, Stored)>, StoreError>>;
+    fn scan(&self, kind: Kind, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> BoxFuture<'_, Result<Scanned, StoreError>>;
 
     /// Changes from now on.
     fn watch(&self) -> broadcast::Receiver<Change>;
@@ -123,4 +147,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Waits until everything acknowledged is on disk and lets go of files and locks. Later calls fail with `Unavailable`.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// Refuses what is over the limits before anything of the batch is written.
+pub(crate) fn check_sizes(batch: &[Write]) -> Result<(), StoreError> {
+    for Write { kind, key, value, .. } in batch {
+        let value_len = value.as_ref().map_or(0, Vec::len);
+        if key.len() > KEY_LEN_MAX || value_len > VALUE_LEN_MAX {
+            let (key_len, name) = (key.len(), kind.name());
+            return Err(StoreError::Unavailable(format!(
+                "a record of {name} with a key of {key_len} bytes and a value of {value_len} is over the limit ({KEY_LEN_MAX} and {VALUE_LEN_MAX})"
+            )));
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,157 @@
+//! Connections as JSON outside the store: an import line in (contract §7), a connection without its tokens out (contract §6).
+//!
+//! Fields are read one by one rather than by serde's derive, whose errors quote the value that did not fit: here that could be a token.
+
+use super::record::{Connection, State};
+use crate::base::clock::UnixMillis;
+use crate::base::ids::{ConnectionKey, DEFAULT_ACCOUNT, random_id};
+use crate::base::secret::Secret;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+const FIELDS: [&str; 9] =
+    ["provider", "end_user", "account", "access_token", "refresh_token", "token_type", "expires_at", "scopes", "metadata"];
+
+/// Reads one import line. A grant with a refresh token alone counts as expired now, so that its first call refreshes it.
+///
+/// # Errors
+/// A text that names the field and what was expected, never a value.
+pub fn parse_import(line: &str, now: UnixMillis) -> Result<Connection, String> {
+    let value: Value = serde_json::from_str(line).map_err(|error| format!("not JSON (column {})", error.column()))?;
+    let Value::Object(fields) = value else { return Err("expected a JSON object".to_owned()) };
+    if let Some(unknown) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
+        return Err(format!("unknown field `{unknown}`; known are {}", FIELDS.join(", ")));
+    }
+    let provider = name(&fields, "provider")?.ok_or("`provider` is missing")?;
+    let end_user = name(&fields, "end_user")?.ok_or("`end_user` is missing")?;
+    let account = name(&fields, "account")?.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
+    let access_token = text(&fields, "access_token")?;
+    let refresh_token = text(&fields, "refresh_token")?;
+    if access_token.is_none() && refresh_token.is_none() {
+        return Err("one of `access_token` and `refresh_token` is needed".to_owned());
+    }
+    let told = text(&fields, "expires_at")?
+        .map(|at| UnixMillis::from_rfc3339(&at).ok_or("`expires_at` is not an RFC 3339 time, as in 2026-03-01T10:00:00Z".to_owned()))
+        .transpose()?;
+    let expires_at = if access_token.is_none() { Some(now) } else { told };
+    Ok(Connection {
+        id: random_id("con").into(),
+        key: ConnectionKey::new(&provider, &end_user, &account),
+        state: State::Active,
+        access_token: Secret::new(access_token.unwrap_or_default()),
+        refresh_token: refresh_token.map(Secret::new),
+        token_type: text(&fields, "token_type")?.unwrap_or_else(|| "Bearer".to_owned()).into(),
+        obtained_at: now,
+        expires_at,
+        scopes: scopes(&fields)?,
+        missing_scopes: Vec::new(),
+        created_at: now,
+        updated_at: now,
+        last_used_at: None,
+        metadata: metadata(&fields)?,
+        last_error: None,
+        refresh_failures: 0,
+        refresh_not_before: None,
+    })
+}
+
+/// A connection as the API shows it: everything but its tokens.
+pub fn shown(connection: &Connection) -> Value {
+    let time = |at: UnixMillis| at.to_rfc3339();
+    json!({
+        "id": connection.id,
+        "provider": connection.key.provider,
+        "end_user": connection.key.end_user,
+        "account": connection.key.account,
+        "state": connection.state.name(),
+        "scopes": connection.scopes,
+        "missing_scopes": connection.missing_scopes,
+        "expires_at": connection.expires_at.map(time),
+        "created_at": time(connection.created_at),
+        "updated_at": time(connection.updated_at),
+        "last_used_at": connection.last_used_at.map(time),
+        "metadata": connection.metadata,
+        "last_error": connection.last_error,
+    })
+}
+
+fn text(fields: &Map<String, Value>, field: &str) -> Result<Option<String>, String> {
+    match fields.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
+        Some(_) => Err(format!("`{field}` must be a text that is not empty")),
+    }
+}
+
+/// A part of the connection's key, by the same limits as the header that names it in calls.
+fn name(fields: &Map<String, Value>, field: &str) -> Result<Option<String>, String> {
+    let name = text(fields, field)?;
+    match &name {
+        Some(name) if name.len() > 256 || name.chars().any(|letter| letter.is_control() || letter == ',') => {
+            Err(format!("`{field}` must have at most 256 bytes, no comma and no control characters"))
+        }
+        _ => Ok(name),
+    }
+}
+
+fn scopes(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
+    match fields.get("scopes") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::String(scopes)) => Ok(scopes.split_whitespace().map(str::to_owned).collect()),
+        Some(Value::Array(scopes)) => {
+            let all: Option<_> = scopes.iter().map(|scope| scope.as_str().map(str::to_owned)).collect();
+            all.ok_or_else(|| "`scopes` must be a list of texts".to_owned())
+        }
+        Some(_) => Err("`scopes` must be a list of texts".to_owned()),
+    }
+}
+
+fn metadata(fields: &Map<String, Value>) -> Result<BTreeMap<String, Value>, String> {
+    match fields.get("metadata") {
+        None | Some(Value::Null) => Ok(BTreeMap::new()),
+        Some(Value::Object(metadata)) => Ok(metadata.clone().into_iter().collect()),
+        Some(_) => Err("`metadata` must be an object".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str) -> Result<Connection, String> {
+        parse_import(line, UnixMillis(1_000))
+    }
+
+    #[test]
+    fn a_minimal_line_is_enough() {
+        let connection = check(r#"{"provider":"google","end_user":"megan@personalemail.com","refresh_token":"r"}"#).expect("valid");
+        assert_eq!(connection.key, ConnectionKey::new("google", "megan@personalemail.com", "default"));
+        assert_eq!(connection.expires_at, Some(UnixMillis(1_000)), "refreshed by its first call");
+        let forever = check(r#"{"provider":"google","end_user":"m","access_token":"a"}"#).expect("valid");
+        assert_eq!(forever.expires_at, None);
+    }
+
+    #[test]
+    fn errors_name_the_field_and_never_the_token() {
+        for (line, expected) in [
+            ("{", "not JSON"),
+            ("[]", "expected a JSON object"),
+            (r#"{"provider":"g","end_user":"m"}"#, "one of `access_token`"),
+            (r#"{"end_user":"m","access_token":"CANARY"}"#, "`provider` is missing"),
+            (r#"{"provider":"g","end_user":"m","access_token":["CANARY"]}"#, "`access_token` must be a text"),
+            (r#"{"provider":"g","end_user":"m","access_token":"CANARY","expires_at":"CANARY"}"#, "`expires_at` is not an RFC 3339 time"),
+            (r#"{"provider":"g","end_user":"m","acess_token":"CANARY"}"#, "unknown field `acess_token`"),
+            (r#"{"provider":"g","end_user":"a,b","access_token":"CANARY"}"#, "`end_user` must have"),
+        ] {
+            let error = check(line).expect_err(line);
+            assert!(error.contains(expected), "{line}: {error}");
+            assert!(!error.contains("CANARY"), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_holds_no_token() {
+        let connection = check(r#"{"provider":"g","end_user":"m","access_token":"CANARY1","refresh_token":"CANARY2"}"#).expect("valid");
+        assert!(!shown(&connection).to_string().contains("CANARY"));
+    }
+}
