@@ -9,8 +9,12 @@
 //! | 1 | [`route`] | which route takes a request, and what its path and query become |
 //! | 1 | [`attach`] | how a credential goes on a request |
 //! | 1 | [`store`] | where records live, sealed |
+//! | 1 | [`upstream`] | the one way out to any network |
+//! | 2 | [`provider`] | a provider and its registration, as checked data |
 
 pub mod attach;
 pub mod base;
+pub mod provider;
 pub mod route;
 pub mod store;
+pub mod upstream;

@@ -1,0 +1,212 @@
+//! A connected byte stream to an origin: DNS, staggered TCP connects (RFC 8305 in its simplest form), TLS with ALPN.
+
+use super::origin::Origin;
+use super::tls::TlsRoots;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// How long one address has a head start before the next is tried beside it (RFC 8305 §5 recommends 250 ms).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Why no connection came about. Nothing of a request was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectFault {
+    Dns,
+    Tcp,
+    Tls,
+    Timeout,
+}
+
+/// A failed connect, with words for the log.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub struct ConnectError {
+    pub fault: ConnectFault,
+    pub detail: String,
+}
+
+impl ConnectError {
+    fn new(fault: ConnectFault, detail: impl Into<String>) -> Self {
+        ConnectError { fault, detail: detail.into() }
+    }
+}
+
+/// Dials origins; one a worker, sharing the TLS configuration and its session cache.
+#[derive(Clone)]
+pub struct Connector {
+    tls: Arc<ClientConfig>,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+impl Connector {
+    /// Connects that offer HTTP/2 and HTTP/1.1 by ALPN.
+    pub fn new(roots: &TlsRoots) -> Self {
+        Connector { tls: roots.client_config(&[b"h2", b"http/1.1"]) }
+    }
+
+    /// A stream to the origin, and whether HTTP/2 was agreed on.
+    ///
+    /// # Errors
+    /// When DNS, every address, the TLS handshake or the time fails.
+    pub async fn connect(&self, origin: &Origin, within: Option<Duration>) -> Result<(Io, bool), ConnectError> {
+        let work = self.connect_unbounded(origin);
+        match within {
+            None => work.await,
+            Some(within) => tokio::time::timeout(within, work)
+                .await
+                .unwrap_or_else(|_| Err(ConnectError::new(ConnectFault::Timeout, format!("no connection within {within:?}")))),
+        }
+    }
+
+    async fn connect_unbounded(&self, origin: &Origin) -> Result<(Io, bool), ConnectError> {
+        let tcp = dial(origin.dial_host(), origin.port).await?;
+        if !origin.tls {
+            return Ok((Io::Plain(tcp), false));
+        }
+        let name = ServerName::try_from(origin.dial_host().to_owned())
+            .map_err(|_| ConnectError::new(ConnectFault::Tls, "the host is no name that a certificate can carry"))?;
+        let stream = TlsConnector::from(Arc::clone(&self.tls))
+            .connect(name, tcp)
+            .await
+            .map_err(|error| ConnectError::new(ConnectFault::Tls, format!("TLS handshake failed: {error}")))?;
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((Io::Tls(Box::new(stream)), h2))
+    }
+}
+
+/// Tries the host's addresses, families in turn, each with a head start on the next; the first to connect wins and the others are dropped.
+async fn dial(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+    let found = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|error| ConnectError::new(ConnectFault::Dns, format!("cannot resolve {host}: {error}")))?;
+    let mut waiting = interleave(found.collect()).into_iter();
+    let mut trying = FuturesUnordered::new();
+    let mut last = None;
+    loop {
+        if let Some(address) = waiting.next() {
+            trying.push(async move { (address, TcpStream::connect(address).await) });
+        }
+        let more_wait = waiting.len() > 0;
+        // Losing either arm is safe: a connect in progress stays in `trying`, and the timer holds no state.
+        tokio::select! {
+            Some((address, outcome)) = trying.next() => match outcome {
+                Ok(stream) => {
+                    // Small writes go out at once; a proxy must not add Nagle's delay to the client's own.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Err(error) => last = Some(format!("cannot connect to {address}: {error}")),
+            },
+            () = tokio::time::sleep(STAGGER), if more_wait => {}
+        }
+        if trying.is_empty() && waiting.len() == 0 {
+            return Err(ConnectError::new(ConnectFault::Tcp, last.unwrap_or_else(|| format!("{host} has no address"))));
+        }
+    }
+}
+
+/// IPv6 and IPv4 in turn, each in the resolver's order (RFC 8305 §4).
+fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = found.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let mut second = second.into_iter();
+    let mut all = Vec::new();
+    for address in first {
+        all.push(address);
+        all.extend(second.next());
+    }
+    all.extend(second);
+    all
+}
+
+/// A plain or TLS stream. The TLS arm is boxed: its state is over a kilobyte, and plain streams should not carry that.
+#[derive(Debug)]
+pub enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Io::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let at = |text: &str| text.parse::<SocketAddr>().expect("valid");
+        let found = ["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"].map(at).to_vec();
+        assert_eq!(interleave(found), ["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"].map(at));
+        assert!(interleave(Vec::new()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_a_tcp_fault_and_a_bad_name_a_dns_fault() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = taken.local_addr().expect("addr").port();
+        drop(taken);
+        assert_eq!(dial("127.0.0.1", port).await.expect_err("closed").fault, ConnectFault::Tcp);
+        assert_eq!(dial("no-such-host.invalid", 80).await.expect_err("no name").fault, ConnectFault::Dns);
+    }
+}

@@ -1,0 +1,13 @@
+//! Floor 1: the one way out to any network: origins, DNS and TCP, TLS, the pools of the data plane and the one-shot client of the control plane.
+
+pub mod connect;
+pub mod fetch;
+pub mod origin;
+pub mod pool;
+pub mod tls;
+
+pub use connect::{ConnectError, ConnectFault, Connector};
+pub use fetch::{Fetch, FetchError, FetchFault};
+pub use origin::{BadHost, Origin, OriginId};
+pub use pool::{Lease, Pool, SendError, SendFault};
+pub use tls::TlsRoots;
