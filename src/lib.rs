@@ -8,12 +8,16 @@
 //! | 0 | [`base`] | secrets, clock, ids, credentials, backoff, problem+json |
 //! | 1 | [`route`] | which route takes a request, and what its path and query become |
 //! | 1 | [`attach`] | how a credential goes on a request |
+//! | 1 | [`identity`] | who is the end user, who is the caller |
 //! | 1 | [`store`] | where records live, sealed |
 //! | 1 | [`upstream`] | the one way out to any network |
 //! | 2 | [`provider`] | a provider and its registration, as checked data |
+//! | 3 | [`config`] | `routes.yaml` to a checked snapshot, and its live reload |
 
 pub mod attach;
 pub mod base;
+pub mod config;
+pub mod identity;
 pub mod provider;
 pub mod route;
 pub mod store;

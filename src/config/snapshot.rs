@@ -26,11 +26,31 @@ pub struct Snapshot {
     pub end_user: EndUserRules,
     pub callers: Callers,
     pub guard: Guard,
+    /// `connect:`: how the connect pages look and where they may lead.
+    pub connect: Connect,
     /// What the operator should know though nothing is wrong: an optional provider that is off, thin provider facts.
     pub warnings: Vec<String>,
+    /// What variables and files held that were filled in: never shown, not even by `explain`.
+    pub filled: Vec<Secret>,
     /// What only a restart can change.
     pub startup: Startup,
 }
+
+impl Snapshot {
+    /// `text` without what was filled in from the environment or files, plain or percent-encoded. Very short values stay: they are no secrets,
+    /// and would tear holes in everything.
+    pub fn masked(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for value in self.filled.iter().filter(|value| value.expose().len() >= 6) {
+            let encoded = percent_encoding::utf8_percent_encode(value.expose(), UNRESERVED).to_string();
+            text = text.replace(value.expose(), "…").replace(&encoded, "…");
+        }
+        text
+    }
+}
+
+/// All but RFC 3986 §2.3's unreserved characters are encoded, as the rewriting of queries does it.
+const UNRESERVED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What a proxy request's `Host` and `Origin` may say (contract §2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,6 +59,24 @@ pub struct Guard {
     pub hosts: Vec<Box<str>>,
     /// Exact values of `Origin`, as `listen.allowed_origins` says.
     pub allowed_origins: Vec<Box<str>>,
+}
+
+/// `connect:` (contract §6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connect {
+    pub app_name: Option<Box<str>>,
+    pub logo: Option<url::Url>,
+    /// A colour as `#rgb` or `#rrggbb`.
+    pub accent: Option<Box<str>>,
+    /// As written: absolute http or https URLs without user and fragment. What fits them is the connect room's to say.
+    pub allowed_return_urls: Vec<Box<str>>,
+    pub session_ttl: Duration,
+}
+
+impl Default for Connect {
+    fn default() -> Self {
+        Connect { app_name: None, logo: None, accent: None, allowed_return_urls: Vec::new(), session_ttl: Duration::from_secs(15 * 60) }
+    }
 }
 
 /// `listen`, `store`, `admin` and `shutdown`: read at the start, kept back on reload and told as `restart_required`.

@@ -1,0 +1,203 @@
+//! `listen:` and `public_url`: where each listener is bound and which hosts and origins it answers to.
+
+use super::error::At;
+use super::fields::{Fields, Problems, Shape, list};
+use super::node::{Node, Value};
+use super::scalar;
+use super::snapshot::{Bind, Listener};
+use super::sources::Sources;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use url::Url;
+
+const LISTEN: Shape = Shape { name: "Listen", said: "`listen`" };
+const LISTENER: Shape = Shape { name: "ListenerKeys", said: "a listener" };
+
+pub(super) struct Listen {
+    pub(super) proxy: Listener,
+    pub(super) public: Listener,
+    pub(super) admin: Listener,
+    pub(super) health: Option<Listener>,
+    pub(super) allowed_origins: Vec<Box<str>>,
+    pub(super) allow_anonymous: bool,
+    /// Where `listen.proxy` stands.
+    pub(super) proxy_at: At,
+}
+
+pub(super) fn read(root: &Fields<'_>, sources: &Sources<'_>) -> Listen {
+    let problems = root.problems;
+    let defaults = Listen {
+        proxy: Listener { binds: both_loopbacks(7070), hosts: Vec::new() },
+        public: Listener { binds: vec![Bind::Tcp((Ipv4Addr::LOCALHOST, 7071).into())], hosts: Vec::new() },
+        admin: Listener { binds: vec![Bind::Tcp((Ipv4Addr::LOCALHOST, 7072).into())], hosts: Vec::new() },
+        health: None,
+        allowed_origins: Vec::new(),
+        allow_anonymous: false,
+        proxy_at: root.at.clone(),
+    };
+    let Some(fields) = root.section("listen", LISTEN) else { return defaults };
+    let one = |key, default| match fields.get(key) {
+        Some(node) => listener(node, sources, problems).unwrap_or(default),
+        None => default,
+    };
+    let (proxy, public, admin) = (one("proxy", defaults.proxy), one("public", defaults.public), one("admin", defaults.admin));
+    let health = fields.get("health").filter(|node| !is_off(node)).and_then(|node| listener(node, sources, problems));
+    let proxy_at = fields.get("proxy").map_or_else(|| fields.at.clone(), |node| node.at.clone());
+    if let Some(node) = fields.peek("admin")
+        && admin.binds.iter().any(|bind| !is_local(bind))
+    {
+        let hint = "bind it to loopback or a unix socket, and reach it from elsewhere through an ssh tunnel or a proxy with TLS";
+        problems.say(
+            &node.at,
+            "an admin listener off loopback and unix sockets needs `tls`, which is not in this version yet",
+            Some(hint.into()),
+        );
+    }
+    let off = Listener::default();
+    refuse_shared(&fields, &[("proxy", &proxy), ("public", &public), ("admin", &admin), ("health", health.as_ref().unwrap_or(&off))]);
+    let allowed_origins = allowed_origins(&fields);
+    let allow_anonymous = fields.flag("allow_anonymous").unwrap_or(false);
+    fields.not_yet(&["origins", "placeholder", "tls"]);
+    fields.finish();
+    Listen { proxy, public, admin, health, allowed_origins, allow_anonymous, proxy_at }
+}
+
+/// Tells two listeners on one address at the one that the file names, the later where it names both.
+fn refuse_shared(fields: &Fields<'_>, listeners: &[(&str, &Listener)]) {
+    for (index, (second, listener)) in listeners.iter().enumerate() {
+        for (first, other) in &listeners[..index] {
+            let is_free = |bind: &Bind| matches!(bind, Bind::Tcp(address) if address.port() == 0);
+            let Some(shared) = listener.binds.iter().find(|bind| !is_free(bind) && other.binds.contains(bind)) else { continue };
+            let at = fields.peek(second).or_else(|| fields.peek(first)).map_or(fields.at, |node| &node.at);
+            let shown = match shared {
+                Bind::Tcp(address) => address.to_string(),
+                Bind::Unix(path) => format!("unix:{}", path.display()),
+            };
+            fields.say(at, format!("`{first}` and `{second}` are both bound to {shown}"), None);
+        }
+    }
+}
+
+/// `off`, and `false`, which is what YAML 1.1 readers make of it.
+fn is_off(node: &Node) -> bool {
+    scalar::is_word(node, "off") || scalar::is_word(node, "false")
+}
+
+/// Whether only this machine reaches it.
+pub(super) fn is_local(bind: &Bind) -> bool {
+    match bind {
+        Bind::Tcp(address) => address.ip().is_loopback(),
+        Bind::Unix(_) => true,
+    }
+}
+
+/// Whether strangers may reach a proxy listener and nothing asks who they are (contract §2).
+pub(super) fn is_exposed(proxy: &Listener, allow_anonymous: bool, no_callers: bool) -> bool {
+    no_callers && !allow_anonymous && proxy.binds.iter().any(|bind| !is_local(bind))
+}
+
+fn listener(node: &Node, sources: &Sources<'_>, problems: &Problems) -> Option<Listener> {
+    if matches!(node.value, Value::Scalar(_)) {
+        return Some(Listener { binds: binds(node, sources, problems)?, hosts: Vec::new() });
+    }
+    let fields = Fields::open(node, LISTENER, problems)?;
+    fields.not_yet(&["tls", "placeholder"]);
+    let bind = fields.need("bind");
+    let hosts = fields.texts("hosts").unwrap_or_default().into_iter().filter_map(|(node, text)| host(text, node, problems)).collect();
+    fields.finish();
+    let mut all = Vec::new();
+    match bind.map(|node| (&node.value, node)) {
+        Some((Value::List(_), node)) => {
+            for node in list(node, problems).unwrap_or_default() {
+                all.extend(binds(node, sources, problems)?);
+            }
+            if all.is_empty() {
+                problems.say(&node.at, "`bind` names no address", None);
+                return None;
+            }
+        }
+        Some((_, node)) => all = binds(node, sources, problems)?,
+        None => return None,
+    }
+    Some(Listener { binds: all, hosts })
+}
+
+/// What one text binds: `localhost:PORT` is both loopback addresses.
+fn binds(node: &Node, sources: &Sources<'_>, problems: &Problems) -> Option<Vec<Bind>> {
+    let text = scalar::text(node, problems)?;
+    if let Some(path) = text.strip_prefix("unix:") {
+        if path.is_empty() {
+            problems.say(&node.at, "`unix:` names no path", None);
+            return None;
+        }
+        return Some(vec![Bind::Unix(sources.path(path))]);
+    }
+    let parsed = match text.strip_prefix("localhost:").map(str::parse) {
+        Some(Ok(port)) => Some(both_loopbacks(port)),
+        Some(Err(_)) => None,
+        None => text.parse().ok().map(|address| vec![Bind::Tcp(address)]),
+    };
+    let Some(parsed) = parsed else {
+        let hint = match text.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() && matches!(host, "" | "*") => {
+                Some(format!("for every address write `0.0.0.0:{port}`"))
+            }
+            _ if text.parse::<u16>().is_ok() => Some(format!("an address is missing: `127.0.0.1:{text}`?")),
+            _ if text.parse::<IpAddr>().is_ok() => Some("a port is missing".to_owned()),
+            _ => None,
+        };
+        problems.say(&node.at, format!("expected an address such as `127.0.0.1:7070`, or `unix:PATH`, found {}", node.found()), hint);
+        return None;
+    };
+    Some(parsed)
+}
+
+fn both_loopbacks(port: u16) -> Vec<Bind> {
+    vec![Bind::Tcp((Ipv4Addr::LOCALHOST, port).into()), Bind::Tcp((Ipv6Addr::LOCALHOST, port).into())]
+}
+
+/// A host as `Host` may say it, lower case, without a port.
+fn host(text: &str, node: &Node, problems: &Problems) -> Option<Box<str>> {
+    let plain = Url::parse(&format!("http://{text}/")).ok().filter(|url| {
+        url.port().is_none() && !text.contains([':', '/', '@', '?', '#', '\\', '*']) || text.starts_with('[') && url.port().is_none()
+    });
+    let host = plain.as_ref().and_then(Url::host_str).map(Into::into);
+    if host.is_none() {
+        problems.say(&node.at, format!("expected a host name without a port, found {}", node.found()), None);
+    }
+    host
+}
+
+fn allowed_origins(fields: &Fields<'_>) -> Vec<Box<str>> {
+    let mut origins = Vec::new();
+    for (node, text) in fields.texts("allowed_origins").unwrap_or_default() {
+        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        match url.map(|url| url.origin().ascii_serialization()) {
+            Some(origin) if origin == text.to_ascii_lowercase() => origins.push(origin.into()),
+            _ => {
+                let hint = "write scheme, host and port as a browser sends them: `http://localhost:3000`, without a path".to_owned();
+                fields.say(&node.at, format!("expected an origin, found {}", node.found()), Some(hint));
+            }
+        }
+    }
+    origins
+}
+
+/// `public_url`, by default the public listener's port on localhost.
+pub(super) fn public_url(root: &Fields<'_>, public: &Listener) -> Url {
+    let port = public.binds.iter().find_map(|bind| match bind {
+        Bind::Tcp(address) => Some(address.port()),
+        Bind::Unix(_) => None,
+    });
+    #[expect(clippy::expect_used, reason = "a host and a number make a URL")]
+    let default = Url::parse(&format!("http://localhost:{}", port.unwrap_or(7071))).expect("a URL");
+    let Some(node) = root.get("public_url") else { return default };
+    let Some(url) = scalar::any_url(node, root.problems) else { return default };
+    if url.query().is_some() {
+        root.say(&node.at, "`public_url` has no query (`?…`)", None);
+    }
+    if url.scheme() == "http" && !scalar::is_loopback(&url) {
+        root.problems
+            .warn("public_url is plain http:// off loopback: most providers refuse such a redirect URI, and cookies travel unprotected");
+    }
+    url
+}

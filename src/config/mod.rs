@@ -1,0 +1,42 @@
+//! Floor 3: `routes.yaml` and the provider files, read, checked as a whole and swapped as one.
+//!
+//! Text becomes a tree with places (`yaml`), variables are filled in (`interpolate`), and one file a section reads its keys (`fields`),
+//! collecting every fault with file, line, column and the nearest known name. Nothing goes live unless all of it is right. Deliberately
+//! absent: any fetch; a config is made of local files and the environment alone.
+
+mod definition;
+pub mod error;
+mod fields;
+mod headers;
+mod interpolate;
+mod listen;
+mod load;
+mod node;
+mod people;
+mod providers;
+mod raw;
+mod registration;
+pub mod reload;
+mod routes;
+mod scalar;
+pub mod snapshot;
+mod sources;
+mod startup;
+mod upstream_url;
+mod watch;
+pub mod yaml;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use load::{definitions, load, load_str};
+pub use providers::Definition;
+pub use raw::{definition_schema, schema};
+pub use reload::{Live, LiveEnv, Reloaded};
+pub use snapshot::{
+    ActAs, AdminToken, AdminTokens, Bind, Connect, Guard, HeaderEdits, KeySource, Listener, Route, Snapshot, Startup, StoreKind, Timeouts,
+};
+pub use sources::Env;
+
+#[cfg(test)]
+mod schema_tests;
+#[cfg(test)]
+mod tests;

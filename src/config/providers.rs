@@ -1,0 +1,160 @@
+//! The provider definitions: those built into the binary, and the operator's files over them, read by the same loader.
+
+use super::definition::{DEFINITION, Draft};
+use super::error::At;
+use super::fields::{Fields, Problems};
+use super::interpolate;
+use super::sources::Sources;
+use super::yaml;
+use crate::provider::Verified;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// `providers/*.yaml` of this repository: id and text.
+const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/providers.rs"));
+
+/// A definition as `attache providers list` and `show` tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    pub id: Box<str>,
+    pub display_name: Box<str>,
+    pub category: Box<str>,
+    pub verified: Verified,
+    /// The operator's file; `None` for one that is built in.
+    pub file: Option<PathBuf>,
+    /// The YAML as written.
+    pub text: Box<str>,
+}
+
+pub(super) struct Found {
+    pub(super) draft: Draft,
+    file: Option<PathBuf>,
+    text: Box<str>,
+}
+
+/// All definitions by id.
+pub(super) type Definitions = BTreeMap<Box<str>, Found>;
+
+/// The built-in definitions with those of `folder` over them, whole files each.
+pub(super) fn gather(folder: &Path, sources: &Sources<'_>, problems: &Problems) -> Definitions {
+    let mut all = Definitions::new();
+    for (id, text) in BUILT_IN {
+        let file: Arc<Path> = PathBuf::from(format!("built-in providers/{id}.yaml")).into();
+        let draft = read(text, &file, sources, problems);
+        all.insert((*id).into(), Found { draft: draft.unwrap_or_default(), file: None, text: (*text).into() });
+    }
+    for path in sources.list(folder) {
+        let Some(id) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
+        let file: Arc<Path> = path.clone().into();
+        if let Err(why) = check_id(id) {
+            problems.say(&At::start_of(&file), format!("the file's name makes the provider id `{id}`, which {why}"), None);
+            continue;
+        }
+        let text = match sources.read(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                problems.say(&At::start_of(&file), format!("cannot read the file: {error}"), None);
+                continue;
+            }
+        };
+        // One with faults is kept too, so that its users are not told to be unknown besides.
+        let draft = read(&text, &file, sources, problems).unwrap_or_default();
+        all.insert(id.into(), Found { draft, file: Some(path), text: text.into() });
+    }
+    all
+}
+
+fn read(text: &str, file: &Arc<Path>, sources: &Sources<'_>, problems: &Problems) -> Option<Draft> {
+    let mut node = match yaml::parse(text, file) {
+        Ok(node) => node,
+        Err(errors) => {
+            errors.into_iter().for_each(|error| problems.push(error));
+            return None;
+        }
+    };
+    let names = interpolate::names_used(&node);
+    interpolate::fill(&mut node, sources, &names).into_iter().for_each(|fault| problems.push(fault.error));
+    let fields = Fields::open(&node, DEFINITION, problems)?;
+    let draft = Draft::read(&fields);
+    fields.finish();
+    Some(draft)
+}
+
+/// Whether a text can name a provider: it stands in URLs and store keys.
+pub(super) fn check_id(id: &str) -> Result<(), &'static str> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if id.is_empty() || id.len() > 64 {
+        return Err("is empty or longer than 64 bytes");
+    }
+    if !id.bytes().all(fine) || !id.as_bytes()[0].is_ascii_alphanumeric() {
+        return Err("is not made of letters, digits, `-`, `_` and `.`, beginning with a letter or digit");
+    }
+    Ok(())
+}
+
+impl Definition {
+    pub(super) fn of(id: &str, found: &Found) -> Definition {
+        Definition {
+            id: id.into(),
+            display_name: found.draft.display_name.clone().unwrap_or_else(|| id.into()),
+            category: found.draft.category.clone().unwrap_or_else(|| "other".into()),
+            verified: found.draft.verified.unwrap_or(Verified::Partial),
+            file: found.file.clone(),
+            text: found.text.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::{ClientAuth, Lifetime, Pkce};
+    use std::time::Duration;
+
+    fn built_in() -> Definitions {
+        let problems = Problems::default();
+        let all = gather(Path::new("/nonexistent"), &Sources::new(&|_| None, Path::new("/")), &problems);
+        let (errors, _) = problems.take(&[]);
+        assert!(errors.is_empty(), "{errors:?}");
+        all
+    }
+
+    #[test]
+    fn every_built_in_definition_is_whole() {
+        let all = built_in();
+        for id in ["box", "dropbox", "github", "google", "microsoft", "sandbox"] {
+            let draft = &all[id].draft;
+            assert!(draft.authorize_url.is_some() && draft.token_url.is_some(), "{id}");
+            assert!(draft.display_name.is_some() && draft.category.is_some() && draft.default_expires_in.is_some(), "{id}");
+            assert!(draft.client_auth.is_some() && draft.pkce.is_some() && draft.verified.is_some(), "{id}");
+            assert!(!draft.token_hosts.is_empty(), "{id}");
+        }
+        let google = &all["google"].draft;
+        assert_eq!((google.pkce, google.client_auth), (Some(Pkce::S256), Some(ClientAuth::Body)));
+        assert_eq!(google.authorize_params.len(), 2);
+        assert_eq!(google.default_expires_in, Some(Lifetime::For(Duration::from_secs(3600))));
+        assert!(!google.token_hosts.iter().any(|host| host.takes("1.2.3.4.bc.googleusercontent.com", 443)));
+        assert_eq!(all["github"].draft.default_expires_in, Some(Lifetime::Never));
+    }
+
+    #[test]
+    fn an_operators_file_takes_the_built_in_ones_place() {
+        let folder = tempfile::tempdir().expect("folder");
+        std::fs::write(folder.path().join("google.yaml"), "display_name: Mine\ntoken_url: https://t.example.com/\n").expect("written");
+        std::fs::write(folder.path().join("bad.yaml"), "token_url: http://t.example.com/\nauthorise_url: x\nrevoke_url: https://a.b/#c\n")
+            .expect("written");
+        let problems = Problems::default();
+        let all = gather(folder.path(), &Sources::new(&|_| None, folder.path()), &problems);
+        assert_eq!(all["google"].draft.display_name.as_deref(), Some("Mine"));
+        assert!(all["google"].draft.authorize_url.is_none(), "whole files, not keys");
+        let shown: Vec<String> = problems.take(&[]).0.iter().map(ToString::to_string).collect();
+        assert_eq!(shown.len(), 3, "{shown:?}");
+        assert!(shown[0].contains("bad.yaml:1:12: expected an https:// URL, found `http://t.example.com/`"), "{shown:?}");
+        assert!(
+            shown[1].contains("bad.yaml:2:1: unknown key `authorise_url`") && shown[1].contains("did you mean `authorize_url`?"),
+            "{shown:?}"
+        );
+        assert!(shown[2].contains("fragment"), "{shown:?}");
+    }
+}

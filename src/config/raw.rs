@@ -1,0 +1,386 @@
+//! The shapes of `routes.yaml` and of provider definitions as editors and `attache schema` know them, one field a key.
+//!
+//! The loader reads keys one by one, so that it can tell every fault at its place; these shapes are what it is documented by. A test holds that
+//! both know the same keys. The doc comments become the descriptions that an editor shows.
+
+#![expect(dead_code, reason = "never built: their fields and comments are the schema")]
+
+mod scalars;
+
+use scalars::*;
+use schemars::{JsonSchema, Schema};
+use std::collections::BTreeMap;
+
+/// The JSON Schema of `routes.yaml`.
+pub fn schema() -> serde_json::Value {
+    titled(schemars::schema_for!(Config), "Attaché: routes.yaml")
+}
+
+/// The JSON Schema of `providers/ID.yaml`.
+pub fn definition_schema() -> serde_json::Value {
+    titled(schemars::schema_for!(Definition), "Attaché: a provider definition")
+}
+
+fn titled(schema: Schema, title: &str) -> serde_json::Value {
+    let mut schema = schema.to_value();
+    schema["title"] = title.into();
+    schema
+}
+
+/// `routes.yaml`. Scalars may hold `${NAME}`, `${NAME:-fallback}` (environment) or `${file:PATH}` (a mounted secret); `$${` is a literal `${`. Inside `[ ]` and `{ }` write the quotes: `["${NAME}"]`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Config {
+    /// Where Attaché listens. A change needs a restart.
+    listen: Option<Listen>,
+    /// The address of the public listener as browsers see it; redirect URIs are `{public_url}/oauth/callback/{provider}`.
+    public_url: Option<Url>,
+    /// Which headers say on whose behalf a call is made.
+    end_user: Option<EndUser>,
+    /// Where connections are kept, and the keys that seal them. A change needs a restart.
+    store: Option<Store>,
+    /// Who may call the admin API. A change needs a restart.
+    admin: Option<Admin>,
+    /// The client apps that may call. Without any, whoever reaches the proxy listener may.
+    callers: Option<Vec<Caller>>,
+    /// The client registrations: one for each provider whose tokens routes carry. The id stands in the redirect URI.
+    providers: Option<BTreeMap<String, Option<Provider>>>,
+    /// A folder of provider definitions in place of `./providers`.
+    providers_dir: Option<Text>,
+    /// Which requests become which upstream calls. Their order decides nothing: the most specific match does.
+    routes: Option<Vec<Route>>,
+    /// How Attaché stops. A change needs a restart.
+    shutdown: Option<Shutdown>,
+    /// How the connect pages look and where they may lead.
+    connect: Option<Connect>,
+}
+
+/// The listeners: each an address, `unix:PATH`, or a mapping with `bind` and `hosts`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Listen {
+    /// For the client app; every path belongs to the routes. By default `127.0.0.1:7070` and `[::1]:7070`.
+    proxy: Option<Listener>,
+    /// For end users' browsers: connect pages and OAuth callbacks. By default `127.0.0.1:7071`.
+    public: Option<Listener>,
+    /// For operators and the client app's back end. By default `127.0.0.1:7072`; loopback and unix sockets only.
+    admin: Option<Listener>,
+    /// Only `/healthz` and `/readyz`, without a token. Off by default.
+    health: Option<Health>,
+    /// Web origins whose pages may call the proxy listener, as browsers send them: `http://localhost:3000`.
+    allowed_origins: Option<Vec<Text>>,
+    /// Lets a proxy listener off loopback start without `callers`. Anyone who reaches it can then use your users' tokens.
+    allow_anonymous: Option<Flag>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Listener {
+    Address(Address),
+    Keys(ListenerKeys),
+}
+
+/// A listener with more to say than its address.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ListenerKeys {
+    /// One address or several.
+    bind: Binds,
+    /// What the `Host` of a request may say, besides loopback names, the address itself and the hosts of routes.
+    hosts: Option<Vec<Text>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Binds {
+    One(Address),
+    Several(Vec<Address>),
+}
+
+/// Which headers name the end user.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct EndUser {
+    /// Names the end user on each call; `X-End-User` by default. Removed before the call goes upstream.
+    header: Option<Text>,
+    /// Tells apart two connections of one end user at one provider; `X-End-User-Account` by default.
+    account_header: Option<Text>,
+    /// Who calls when the header is absent: for one-person use.
+    default: Option<Text>,
+}
+
+/// The store and its keys.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Store {
+    /// A folder on this machine; the default, at `./attache.db`.
+    sled: Option<Sled>,
+    /// Nothing outlives the process: for trying things out.
+    memory: Option<Memory>,
+    /// A file with the key that seals every record; `./attache.key` by default, made at the first start. Back it up, apart from the store.
+    encryption_key_file: Option<Text>,
+    /// The keys themselves, each base64 of 32 bytes: the first encrypts, all decrypt.
+    encryption_keys: Option<Vec<Text>>,
+}
+
+/// A store in a folder.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Sled {
+    /// The folder; made at the first start.
+    path: Option<Text>,
+}
+
+/// A store in memory has no keys.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Memory {}
+
+/// The admin API's tokens: one of the three ways.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Admin {
+    /// A file with the token; `./attache.admin-token` by default, made at the first start.
+    token_file: Option<Text>,
+    /// The token itself, best as `${NAME}`. It may do all but read users' tokens.
+    token: Option<Text>,
+    /// Several tokens, each with what it may do.
+    tokens: Option<Vec<AdminTokenEntry>>,
+}
+
+/// One admin token.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AdminTokenEntry {
+    /// Names it in the log.
+    name: Text,
+    /// The token itself, best as `${NAME}`.
+    token: Text,
+    /// What it may do: `connect`, `read` and `write` by default; `tokens` lets it read users' tokens.
+    allow: Option<Vec<Allow>>,
+}
+
+/// A client app that may call.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Caller {
+    /// Names it in the log and in a route's `callers`.
+    name: Text,
+    /// The SHA-256 of its key in hex: `printf %s "$KEY" | sha256sum`. The app sends the key as `X-Attache-Key` or in `Proxy-Authorization`.
+    key_sha256: Option<KeyHash>,
+    /// The user id of its process, on a unix socket.
+    uid: Option<Count>,
+    /// The routes it may call; all by default.
+    routes: Option<Vec<Text>>,
+    /// The providers whose tokens it may use; all by default.
+    providers: Option<Vec<Text>>,
+}
+
+/// A client registration. It may also hold every key of a definition: its own then stand over the definition's, and `token_hosts` widens them.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Provider {
+    /// The definition to use, where it is not called as this registration is.
+    #[schemars(rename = "use")]
+    definition: Option<Text>,
+    /// If a variable of it is not set, the provider is off and its routes answer 503, instead of a config that does not load.
+    optional: Option<Flag>,
+    /// The client's id at the provider.
+    client_id: Option<Text>,
+    /// The client's secret, best as `${NAME}` or `${file:PATH}`. Without one the client is a public one.
+    client_secret: Option<Text>,
+    #[schemars(flatten)]
+    definition_keys: DefinitionKeys,
+}
+
+/// What `providers/ID.yaml` says of a provider.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Definition {
+    /// The client's id, where all use the same one.
+    client_id: Option<Text>,
+    #[schemars(flatten)]
+    keys: DefinitionKeys,
+}
+
+#[derive(JsonSchema)]
+struct DefinitionKeys {
+    /// The provider's name for people.
+    display_name: Option<Text>,
+    /// Groups it on the connect page: `storage`, `productivity` …
+    category: Option<Text>,
+    /// Where the end user consents (RFC 6749 §3.1). https only, unless the host is loopback; so for every URL here.
+    authorize_url: Option<Url>,
+    /// Where codes and refresh tokens become tokens (RFC 6749 §3.2).
+    token_url: Option<Url>,
+    /// Where a token is revoked (RFC 7009).
+    revoke_url: Option<Url>,
+    /// Where the device flow begins (RFC 8628).
+    device_authorization_url: Option<Url>,
+    /// Where the authorization request is pushed (RFC 9126).
+    par_url: Option<Url>,
+    /// What `iss` must say in the callback (RFC 9207).
+    issuer: Option<Url>,
+    /// `S256` by default; `none` only for a provider that refuses it (RFC 7636).
+    pkce: Option<Pkce>,
+    /// How the client proves itself at the token endpoint: `basic` by default, or in the form `body`.
+    client_auth: Option<ClientAuth>,
+    /// What to ask for.
+    scopes: Option<Vec<Text>>,
+    /// What stands between scopes; a space by default.
+    scope_separator: Option<Text>,
+    /// More parameters of the authorization request. A registration's join the definition's.
+    authorize_params: Option<BTreeMap<String, Text>>,
+    /// More parameters of each token request.
+    token_params: Option<BTreeMap<String, Text>>,
+    /// How the token goes on a call; `bearer` by default.
+    attach: Option<Attach>,
+    /// The only hosts its tokens may be sent to, with the port where it is not 443; `*.example.com` for all sub-domains.
+    token_hosts: Option<Vec<Text>>,
+    /// The life of a token whose answer names none, or `never`.
+    default_expires_in: Option<Lifetime>,
+    /// When tokens are refreshed.
+    refresh: Option<Refresh>,
+    /// Refresh a grant that was not used for so long, because it would die of disuse.
+    keep_alive: Option<Span>,
+    /// How far these facts were checked.
+    verified: Option<Verified>,
+}
+
+/// When tokens are refreshed.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Refresh {
+    /// How long before its end a token is refreshed in the background; by default the smaller of 5 min and a fifth of its life.
+    margin: Option<Span>,
+    /// A token younger than this is not refreshed because an upstream said 401; 30 s by default.
+    min_age: Option<Span>,
+    /// Refresh within the margin without waiting for a call.
+    ahead: Option<Flag>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Attach {
+    /// `Authorization: Bearer TOKEN`, or the token as HTTP Basic credentials.
+    Word(AttachWord),
+    Place(AttachPlace),
+}
+
+/// Where the token stands: exactly one of these.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AttachPlace {
+    /// `Authorization: WORD TOKEN`.
+    scheme: Option<Text>,
+    /// The bare token in this header.
+    header: Option<Text>,
+    /// The token as this query parameter, for providers that take it nowhere else.
+    query: Option<Text>,
+}
+
+/// A rule: which requests it takes, which upstream URL they become, whose token they carry.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Route {
+    /// Names it in the log and in callers' lists; its match by default.
+    name: Option<Text>,
+    /// `[METHOD[,METHOD]] [host]/path`, with `{name}` for one segment and a last `{*name}` for the rest.
+    #[schemars(rename = "match")]
+    matches: Text,
+    /// Whose tokens it carries: an id under `providers`.
+    provider: Option<Text>,
+    /// The whole upstream URL. Captures may stand in its path and query, never in its host.
+    upstream: Url,
+    /// Query parameters that are added unless the client sent them.
+    query: Option<BTreeMap<String, Text>>,
+    /// Query parameters that stand whatever the client sent.
+    set_query: Option<BTreeMap<String, Text>>,
+    /// Headers to set, add or remove.
+    headers: Option<Headers>,
+    /// How the token goes on, where it is not as the provider says.
+    attach: Option<Attach>,
+    /// `user`: the end user's token, the default. `none`: no token at all.
+    #[schemars(rename = "as")]
+    act_as: Option<ActAs>,
+    /// The `Host` sent upstream: `upstream` (the default), `preserve` (the client's), or a name.
+    upstream_host: Option<Text>,
+    /// How long each part of a call may take; `none` is no limit.
+    timeout: Option<Timeout>,
+    /// What may be sent twice.
+    retry: Option<Retry>,
+    /// The longest request body taken; no limit by default.
+    max_body: Option<SizeOrNone>,
+    /// The callers that may use this route; all by default.
+    callers: Option<Vec<Text>>,
+    /// `strip` by default: end users share one origin, and a cookie jar would mix them. `pass` lets cookies through.
+    cookies: Option<Cookies>,
+    /// Lets a token travel over plain HTTP to a host that is not loopback.
+    allow_plain_http: Option<Flag>,
+    /// WebSocket upgrades are not in this version yet.
+    websocket: Option<False>,
+    /// Rewriting `Location` is not in this version yet.
+    rewrite_location: Option<False>,
+    /// Following redirects is not in this version yet: they are passed on.
+    follow: Option<No>,
+}
+
+/// Header edits; values may hold captures.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Headers {
+    /// Replaces whatever the client sent.
+    set: Option<BTreeMap<String, Text>>,
+    /// Adds a line beside what the client sent.
+    add: Option<BTreeMap<String, Text>>,
+    /// Removes what the client sent.
+    remove: Option<Vec<Text>>,
+}
+
+/// The time limits of a call.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Timeout {
+    /// Until the connection stands, TLS included; 5 s by default.
+    connect: Option<Limit>,
+    /// Until the head of the answer comes; 60 s by default.
+    first_byte: Option<Limit>,
+    /// Between two pieces of the answer's body; 60 s by default.
+    idle: Option<Limit>,
+    /// For the whole call; none by default.
+    total: Option<Limit>,
+}
+
+/// What may be sent twice.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Retry {
+    /// More than 0 is not in this version yet.
+    attempts: Option<Zero>,
+    /// The longest request body kept for the one replay after a 401; 64KiB by default.
+    max_body: Option<Size>,
+}
+
+/// How Attaché stops.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Shutdown {
+    /// How long calls in flight may take to end; 30 s by default.
+    drain: Option<Span>,
+}
+
+/// The connect pages.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Connect {
+    /// Your app's name, as end users know it.
+    app_name: Option<Text>,
+    /// The URL of your app's logo.
+    logo: Option<Url>,
+    /// The colour of buttons, as `"#rrggbb"`.
+    accent: Option<Colour>,
+    /// Where an end user's browser may be sent after connecting.
+    allowed_return_urls: Option<Vec<Text>>,
+    /// How long a connect link is good for; 15 min by default.
+    session_ttl: Option<Span>,
+}

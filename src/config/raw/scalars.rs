@@ -1,0 +1,49 @@
+//! Scalars whose schema is written out, because a variable (`${NAME}`) may stand where a number or truth value is expected.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use std::borrow::Cow;
+
+/// One scalar type and its schema, inlined wherever it is used.
+macro_rules! scalar {
+    ($name:ident, $schema:tt) => {
+        pub(super) struct $name;
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+scalar!(Text, {"type": ["string", "number", "boolean"]});
+scalar!(Flag, {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(Count, {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(Span, {"anyOf": [{"type": "string", "pattern": "^\\s*([0-9]+\\s*[a-zA-Z]+\\s*)+$|\\$\\{"}, {"const": 0}], "examples": ["500ms", "30s", "5m", "1h"]});
+scalar!(Limit, {"anyOf": [{"type": "string", "pattern": "^\\s*([0-9]+\\s*[a-zA-Z]+\\s*)+$|^none$|\\$\\{"}, {"const": 0}], "examples": ["60s", "none"]});
+scalar!(Lifetime, {"anyOf": [{"type": "string", "pattern": "^\\s*([0-9]+\\s*[a-zA-Z]+\\s*)+$|^never$|\\$\\{"}, {"const": 0}], "examples": ["1h", "never"]});
+scalar!(Size, {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+\\s*([kKmMgG][iI]?)?[bB]?$|\\$\\{"}], "examples": ["64KiB", "10MB"]});
+scalar!(SizeOrNone, {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+\\s*([kKmMgG][iI]?)?[bB]?$|^none$|\\$\\{"}]});
+scalar!(Url, {"type": "string", "pattern": "^[hH][tT][tT][pP][sS]?://|\\$\\{"});
+scalar!(Address, {"type": "string", "examples": ["127.0.0.1:7070", "[::1]:7070", "unix:./attache.sock"]});
+scalar!(Health, {"anyOf": [{"enum": ["off", false]}, {"type": "string"}, {"$ref": "#/$defs/ListenerKeys"}]});
+scalar!(Colour, {"type": "string", "pattern": "^#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$|\\$\\{"});
+scalar!(KeyHash, {"type": "string", "pattern": "^[0-9a-fA-F]{64}$|\\$\\{"});
+scalar!(Pkce, {"anyOf": [{"enum": ["S256", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(ClientAuth, {"anyOf": [{"enum": ["basic", "body", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(Verified, {"enum": ["full", "partial"]});
+scalar!(ActAs, {"anyOf": [{"enum": ["user", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(Cookies, {"anyOf": [{"enum": ["strip", "pass"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(AttachWord, {"anyOf": [{"enum": ["bearer", "basic"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(No, {"enum": ["no", false]});
+scalar!(False, {"const": false});
+scalar!(Zero, {"const": 0});
+scalar!(Allow, {"enum": ["connect", "read", "write", "tokens"]});

@@ -1,0 +1,298 @@
+//! `routes:`: each rule read and checked, then all of them together: names, overlaps.
+
+use super::definition;
+use super::error::{At, did_you_mean};
+use super::fields::{Fields, Problems, Shape};
+use super::headers;
+use super::node::{Node, Value, shown};
+use super::scalar;
+use super::snapshot::{ActAs, Route, Timeouts};
+use super::upstream_url::{self, Target};
+use crate::attach::Scheme;
+use crate::identity::EndUserRules;
+use crate::provider::Registration;
+use crate::route::{Overlap, Pattern, Rewrite, Table};
+use http::HeaderValue;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const ROUTE: Shape = Shape { name: "Route", said: "a route" };
+const TIMEOUT: Shape = Shape { name: "Timeout", said: "`timeout`" };
+const RETRY: Shape = Shape { name: "Retry", said: "`retry`" };
+
+/// How much of a request body is kept for the replay after a 401, unless `retry.max_body` says otherwise, and at most.
+const REPLAY_BODY_DEFAULT: u64 = 64 << 10;
+const REPLAY_BODY_MAX: u64 = 64 << 20;
+
+/// What a route's words are checked against.
+pub(super) struct Known<'k> {
+    pub(super) providers: &'k BTreeMap<Arc<str>, Arc<Registration>>,
+    /// Every id under `providers:`, those with faults too.
+    pub(super) provider_ids: &'k [&'k str],
+    pub(super) end_user: &'k EndUserRules,
+    pub(super) callers: &'k [&'k str],
+}
+
+/// The routes of a file, those with faults left out.
+pub(super) struct Routes {
+    pub(super) table: Table<Arc<Route>>,
+    pub(super) list: Vec<Arc<Route>>,
+    /// The hosts that matches name, for the guard.
+    pub(super) hosts: Vec<Box<str>>,
+}
+
+/// A route's pattern and place, there even if other keys of it are wrong, so that overlaps are told in the same breath.
+struct Entry {
+    pattern: Pattern,
+    route: Option<Arc<Route>>,
+    name: Box<str>,
+    at: At,
+}
+
+pub(super) fn read(nodes: &[Node], known: &Known<'_>, problems: &Problems) -> Routes {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut names: BTreeMap<&str, &At> = BTreeMap::new();
+    for node in nodes {
+        let Some(fields) = Fields::open(node, ROUTE, problems) else { continue };
+        if let Some(name) = fields.word("name") {
+            let at = fields.at_key("name");
+            if let Some(first) = names.insert(name, at) {
+                fields.say(at, format!("two routes are called `{}`: the first at line {}", shown(name), first.line), None);
+            }
+            if name.len() > 128 || name.chars().any(char::is_control) {
+                fields.say(at, "a route's name is one line of at most 128 bytes", None);
+            }
+        }
+        entries.extend(one(fields, known));
+    }
+    let mut hosts: Vec<Box<str>> = entries.iter().filter_map(|entry| entry.pattern.host.clone()).collect();
+    hosts.sort();
+    hosts.dedup();
+    let list: Vec<_> = entries.iter().filter_map(|entry| entry.route.clone()).collect();
+    let patterns: Vec<_> = entries.iter().map(|entry| (entry.pattern.clone(), ())).collect();
+    if let Err(overlaps) = Table::build(patterns) {
+        overlaps.iter().for_each(|overlap| tell_overlap(overlap, &entries, problems));
+        return Routes { table: Table::default(), list, hosts };
+    }
+    let table = Table::build(entries.into_iter().filter_map(|entry| Some((entry.pattern, entry.route?))).collect());
+    Routes { table: table.unwrap_or_default(), list, hosts }
+}
+
+/// The names that `callers: [{routes: […]}]` may hold: a route's name, or its match where it has none.
+pub(super) fn names(nodes: &[Node]) -> Vec<&str> {
+    nodes.iter().filter_map(name_of).collect()
+}
+
+fn name_of(node: &Node) -> Option<&str> {
+    let Value::Map(entries) = &node.value else { return None };
+    let named = ["name", "match"].iter().find_map(|key| entries.iter().find(|(found, _)| found.text == **key))?;
+    match &named.1.value {
+        Value::Scalar(scalar) => Some(&scalar.text),
+        _ => None,
+    }
+}
+
+fn tell_overlap(overlap: &Overlap, entries: &[Entry], problems: &Problems) {
+    let (first, second) = (&entries[overlap.first], &entries[overlap.second]);
+    let method = overlap.method.as_ref().map(|method| format!(" for {method}")).unwrap_or_default();
+    let message = format!("this route takes the same requests{method} as `{}` at line {}", shown(&first.name), first.at.line);
+    problems.say(&second.at, message, Some("neither is more specific: the order in the file decides nothing".into()));
+}
+
+fn one(fields: Fields<'_>, known: &Known<'_>) -> Option<Entry> {
+    let problems = fields.problems;
+    let before = problems.count();
+    let match_node = fields.need("match");
+    let matches = match_node.and_then(|node| scalar::text(node, fields.problems));
+    let pattern = match_node.zip(matches).and_then(|(node, text)| match Pattern::parse(text) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            problems.say_inside(node, error.offset, error.message, error.hint);
+            None
+        }
+    });
+    let captures: Vec<&str> = pattern.iter().flat_map(Pattern::captures).collect();
+    let name: Box<str> = fields.text("name").filter(|name| !name.is_empty()).or(matches).unwrap_or_default().into();
+    let at = match_node.map_or_else(|| fields.at.clone(), |node| node.at.clone());
+    // Without a pattern its captures are not known, and each use of one would be told as a fault of its own.
+    let route = read_route(&fields, known, pattern.as_ref().map(|_| &*captures), &name, matches.unwrap_or_default());
+    fields.finish();
+    let route = route.filter(|_| problems.count() == before).map(Arc::new);
+    Some(Entry { route, name, at, pattern: pattern.clone()? })
+}
+
+fn read_route(fields: &Fields<'_>, known: &Known<'_>, captures: Option<&[&str]>, name: &str, matches: &str) -> Option<Route> {
+    let problems = fields.problems;
+    not_in_this_version(fields);
+    let act_as = act_as(fields);
+    let provider = provider(fields, known, act_as);
+    let own_attach = fields.get("attach").and_then(|node| definition::attach(node, problems));
+    let allow_plain_http = fields.flag("allow_plain_http").unwrap_or(false);
+    let upstream_node = fields.need("upstream");
+    let target = upstream_node.and_then(|node| upstream_url::read(node, allow_plain_http, problems));
+    let carries = provider.as_ref().filter(|_| act_as == ActAs::User);
+    if let (Some(registration), Some(target), Some(node)) = (carries, &target, upstream_node) {
+        upstream_url::check_token_host(registration, &target.origin, node, problems);
+    }
+    let attach = own_attach.or_else(|| provider.as_ref().map(|registration| registration.attach.clone())).unwrap_or(Scheme::Bearer);
+    let goes_on = carries.map(|_| &attach);
+    let (edits, rewrite) = match captures {
+        Some(captures) => {
+            let edits = headers::read(fields, captures, known.end_user, goes_on);
+            (Some(edits), rewrite(fields, target.as_ref(), upstream_node, captures))
+        }
+        None => {
+            for key in ["headers", "query", "set_query"] {
+                let _known = fields.get(key);
+            }
+            (None, None)
+        }
+    };
+    let host = upstream_host(fields, target.as_ref());
+    let timeouts = timeouts(fields);
+    let replay_body_max = replay_body_max(fields);
+    let body_max = fields.get("max_body").filter(|node| !scalar::is_word(node, "none")).and_then(|node| scalar::size(node, problems));
+    let cookies_pass = fields.choice("cookies", &[("strip", false), ("pass", true)]).unwrap_or(false);
+    let callers = callers(fields, known);
+    let upstream = upstream_node.and_then(|node| scalar::text(node, problems)).unwrap_or_default();
+    Some(Route {
+        name: name.into(),
+        matches: matches.into(),
+        act_as,
+        provider,
+        origin: target?.origin,
+        rewrite: rewrite?,
+        upstream: upstream.into(),
+        attach,
+        headers: edits?,
+        host,
+        timeouts,
+        replay_body_max,
+        body_max,
+        cookies_pass,
+        callers,
+    })
+}
+
+fn not_in_this_version(fields: &Fields<'_>) {
+    fields.not_yet(&["send", "rate_limit", "response", "placeholder"]);
+    fields.only("websocket", "false");
+    fields.only("rewrite_location", "false");
+    fields.only("follow", "no");
+}
+
+fn act_as(fields: &Fields<'_>) -> ActAs {
+    let Some(node) = fields.get("as") else { return ActAs::User };
+    if scalar::is_word(node, "app") {
+        fields.say(&node.at, "`as: app` is not in this version yet", None);
+        return ActAs::None;
+    }
+    scalar::choice(node, &[("user", ActAs::User), ("none", ActAs::None)], fields.problems).unwrap_or(ActAs::None)
+}
+
+fn provider(fields: &Fields<'_>, known: &Known<'_>, act_as: ActAs) -> Option<Arc<Registration>> {
+    let Some(node) = fields.get("provider") else {
+        if act_as == ActAs::User {
+            let hint = "`as: none` makes a route without a token".to_owned();
+            fields.say(fields.at, "a route needs `provider`, whose tokens it carries", Some(hint));
+        }
+        return None;
+    };
+    let id = scalar::text(node, fields.problems)?;
+    if !known.provider_ids.contains(&id) {
+        let hint = did_you_mean(id, known.provider_ids.iter().copied()).unwrap_or_else(|| "register it under `providers:`".to_owned());
+        fields.say(&node.at, format!("no provider is called {}", node.found()), Some(hint));
+    }
+    known.providers.get(id).cloned()
+}
+
+fn rewrite(fields: &Fields<'_>, target: Option<&Target<'_>>, upstream: Option<&Node>, captures: &[&str]) -> Option<Rewrite> {
+    let problems = fields.problems;
+    let before = problems.count();
+    let pairs = |key| -> Vec<(&Node, (String, String))> {
+        let entries = fields.pairs(key).iter();
+        entries.filter_map(|(name, node)| Some((node, (name.text.clone(), scalar::template(node, fields.problems)?.to_owned())))).collect()
+    };
+    let (defaults, set) = (pairs("query"), pairs("set_query"));
+    // Each text alone first, so that every fault is told and not the first only.
+    for (pairs, is_set) in [(&defaults, false), (&set, true)] {
+        for (node, pair) in pairs {
+            let one = std::slice::from_ref(pair);
+            if let Err(error) = if is_set { Rewrite::parse("/", &[], one, captures) } else { Rewrite::parse("/", one, &[], captures) } {
+                problems.say_inside(node, error.offset, error.message, error.hint);
+            }
+        }
+    }
+    let (target, node) = target.zip(upstream)?;
+    let slash = if target.path_and_query.starts_with('/') { "" } else { "/" };
+    let path_and_query = format!("{slash}{}", target.path_and_query);
+    let alone = |pairs: Vec<(&Node, (String, String))>| pairs.into_iter().map(|(_, pair)| pair).collect::<Vec<_>>();
+    if let Err(error) = Rewrite::parse(&path_and_query, &[], &[], captures) {
+        let offset = target.offset + error.offset.saturating_sub(slash.len());
+        problems.say_inside(node, offset, error.message, error.hint);
+    }
+    if fields.problems.count() > before {
+        return None;
+    }
+    match Rewrite::parse(&path_and_query, &alone(defaults), &alone(set), captures) {
+        Ok(rewrite) => Some(rewrite),
+        Err(error) => {
+            problems.say_inside(node, 0, error.message, error.hint);
+            None
+        }
+    }
+}
+
+/// The `Host` that goes upstream: `None` keeps the client's.
+fn upstream_host(fields: &Fields<'_>, target: Option<&Target<'_>>) -> Option<HeaderValue> {
+    let own = target.map(|target| target.origin.host_header.clone());
+    let Some(node) = fields.get("upstream_host") else { return own };
+    match scalar::text(node, fields.problems)? {
+        "upstream" => own,
+        "preserve" => None,
+        name => {
+            let is_authority = name.parse::<http::uri::Authority>().is_ok_and(|authority| !authority.as_str().contains('@'));
+            let value = HeaderValue::from_str(name).ok().filter(|_| is_authority);
+            if value.is_none() {
+                fields.say(&node.at, format!("expected `upstream`, `preserve` or a host, found {}", node.found()), None);
+            }
+            value
+        }
+    }
+}
+
+fn timeouts(route: &Fields<'_>) -> Timeouts {
+    let default = Timeouts::default();
+    let Some(fields) = route.section("timeout", TIMEOUT) else { return default };
+    let timeouts = Timeouts {
+        connect: fields.limit("connect").unwrap_or(default.connect),
+        first_byte: fields.limit("first_byte").unwrap_or(default.first_byte),
+        idle: fields.limit("idle").unwrap_or(default.idle),
+        total: fields.limit("total").unwrap_or(default.total),
+    };
+    fields.finish();
+    timeouts
+}
+
+fn replay_body_max(route: &Fields<'_>) -> usize {
+    let default = usize::try_from(REPLAY_BODY_DEFAULT).unwrap_or(usize::MAX);
+    let Some(fields) = route.section("retry", RETRY) else { return default };
+    fields.not_yet(&["on"]);
+    fields.only("attempts", "0");
+    let most = fields.size("max_body").unwrap_or(REPLAY_BODY_DEFAULT);
+    if most > REPLAY_BODY_MAX {
+        fields.say(fields.at_key("max_body"), "`retry.max_body` is kept in memory for each call: at most 64MiB", None);
+    }
+    fields.finish();
+    usize::try_from(most).unwrap_or(default)
+}
+
+fn callers(fields: &Fields<'_>, known: &Known<'_>) -> Option<Vec<Box<str>>> {
+    let names = fields.texts("callers")?;
+    for (node, name) in &names {
+        if !known.callers.contains(name) {
+            fields.say(&node.at, format!("no caller is called {}", node.found()), did_you_mean(name, known.callers.iter().copied()));
+        }
+    }
+    Some(names.into_iter().map(|(_, name)| name.into()).collect())
+}

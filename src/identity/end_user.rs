@@ -1,0 +1,188 @@
+//! The end user and account of a call, read from its headers. On the path of every call: no allocation, one pass over the headers.
+
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+
+/// The longest name taken, in bytes (contract §5).
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// Which headers name the end user and the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndUserRules {
+    pub header: HeaderName,
+    pub account_header: HeaderName,
+    /// `end_user.default`: who calls when the header is absent.
+    pub default: Option<Box<str>>,
+    /// Whether a header's name holds an `-` or `_` that a twin could spell the other way; a name without one has no twins.
+    has_twins: bool,
+}
+
+/// Who a call is for. Without an account header, `account` is `None`: the caller of this fills in `default`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndUser<'h> {
+    pub name: &'h str,
+    pub account: Option<&'h str>,
+}
+
+/// Why a call's end user is not known. Never holds a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    #[error("no header names the end user")]
+    Missing,
+    #[error("the end user's name is refused: {0}")]
+    Invalid(&'static str),
+}
+
+impl EndUserRules {
+    pub fn new(header: HeaderName, account_header: HeaderName, default: Option<Box<str>>) -> Self {
+        let has_twins = [&header, &account_header].iter().any(|name| name.as_str().contains(['-', '_']));
+        EndUserRules { header, account_header, default, has_twins }
+    }
+
+    /// The end user and account of a call.
+    ///
+    /// # Errors
+    /// When the end user is absent and has no default, or a name is repeated, empty, joined by a comma, too long, not UTF-8 or holds
+    /// control bytes, or an underscore twin of either header stands beside it (contract §5).
+    pub fn read<'h>(&'h self, headers: &'h HeaderMap) -> Result<EndUser<'h>, IdentityError> {
+        self.refuse_twins(headers)?;
+        let account = one(headers, &self.account_header)?;
+        let name = match one(headers, &self.header)? {
+            Some(name) => name,
+            None => self.default.as_deref().ok_or(IdentityError::Missing)?,
+        };
+        Ok(EndUser { name, account })
+    }
+
+    /// Refuses names that a CGI-like upstream or a sloppy proxy would take for ours (`X_End_User`). Also for calls that act as nobody.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub fn refuse_twins(&self, headers: &HeaderMap) -> Result<(), IdentityError> {
+        if self.has_twins && headers.keys().any(|name| self.is_twin(name.as_str())) {
+            return Err(IdentityError::Invalid("a header spells its name with an underscore"));
+        }
+        Ok(())
+    }
+
+    fn is_twin(&self, name: &str) -> bool {
+        [self.header.as_str(), self.account_header.as_str()].iter().any(|ours| {
+            // Header names are lower case already; the length sorts out nearly all of them.
+            name.len() == ours.len()
+                && name != *ours
+                && name
+                    .bytes()
+                    .zip(ours.bytes())
+                    .all(|(found, ours)| found == ours || found == b'_' && ours == b'-' || found == b'-' && ours == b'_')
+        })
+    }
+}
+
+impl Default for EndUserRules {
+    fn default() -> Self {
+        EndUserRules::new(HeaderName::from_static("x-end-user"), HeaderName::from_static("x-end-user-account"), None)
+    }
+}
+
+/// The only value of a header, checked.
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, IdentityError> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(IdentityError::Invalid("the header is there more than once"));
+    }
+    checked(value).map(Some)
+}
+
+fn checked(value: &HeaderValue) -> Result<&str, IdentityError> {
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| IdentityError::Invalid("it is not UTF-8"))?;
+    check_name(text).map_err(IdentityError::Invalid)?;
+    Ok(text)
+}
+
+/// Whether a text can be an end user's or account's name at all; for names that come from elsewhere than a header, too.
+///
+/// # Errors
+/// Why not, in constant words.
+pub fn check_name(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    if text.len() > NAME_BYTES_MAX {
+        return Err("it is longer than 256 bytes");
+    }
+    if text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b',') {
+        return Ok(());
+    }
+    if text.contains(',') {
+        return Err("it holds a comma, as joined headers do");
+    }
+    // C1 controls (U+0080 to U+009F) are control characters in UTF-8 too.
+    if text.chars().any(char::is_control) { Err("it holds control bytes") } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&str, &[u8])]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            map.append(name, HeaderValue::from_bytes(value).expect("a value"));
+        }
+        map
+    }
+
+    fn check(lines: &[(&str, &[u8])], expected: Result<(&str, Option<&str>), IdentityError>) {
+        let rules = EndUserRules::default();
+        let map = headers(lines);
+        assert_eq!(rules.read(&map).map(|user| (user.name, user.account)), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn takes_one_clean_name() {
+        check(&[("X-End-User", b"megan@personalemail.com")], Ok(("megan@personalemail.com", None)));
+        check(&[("x-end-user", "zoë".as_bytes()), ("X-End-User-Account", b"work")], Ok(("zoë", Some("work"))));
+        check(&[("x-end-user", b"a"), ("x_other_header", b"b")], Ok(("a", None)));
+        let most = "m".repeat(256);
+        check(&[("x-end-user", most.as_bytes())], Ok((&most, None)));
+    }
+
+    #[test]
+    fn refuses_what_two_readers_could_read_differently() {
+        let long = "m".repeat(257);
+        let refused: &[&[(&str, &[u8])]] = &[
+            &[("x-end-user", b"a"), ("x-end-user", b"b")],
+            &[("x-end-user", b"a"), ("x-end-user", b"a")],
+            &[("x-end-user", b"")],
+            &[("x-end-user", b"a, b")],
+            &[("x-end-user", b"a,b")],
+            &[("x-end-user", long.as_bytes())],
+            &[("x-end-user", b"\xff\xfe")],
+            &[("x-end-user", b"a\tb")],
+            &[("x-end-user", "a\u{85}b".as_bytes())],
+            &[("x-end-user", b"a"), ("x_end_user", b"b")],
+            &[("x-end-user", b"a"), ("x-end_user", b"b")],
+            &[("x_end-user", b"b")],
+            &[("x-end-user", b"a"), ("x-end-user_account", b"b")],
+            &[("x-end-user", b"a"), ("x-end-user-account", b"")],
+            &[("x-end-user", b"a"), ("x-end-user-account", b"b"), ("x-end-user-account", b"c")],
+        ];
+        for lines in refused {
+            let map = headers(lines);
+            let rules = EndUserRules::default();
+            assert!(matches!(rules.read(&map), Err(IdentityError::Invalid(_))), "{lines:?}: {:?}", rules.read(&map));
+        }
+        check(&[("accept", b"*/*")], Err(IdentityError::Missing));
+        check(&[("x-end-user-account", b"work")], Err(IdentityError::Missing));
+    }
+
+    #[test]
+    fn a_default_stands_in_for_an_absent_header_alone() {
+        let rules = EndUserRules { default: Some("me@example.com".into()), ..EndUserRules::default() };
+        assert_eq!(rules.read(&HeaderMap::new()).map(|user| user.name), Ok("me@example.com"));
+        let empty = headers(&[("x-end-user", b"")]);
+        assert!(rules.read(&empty).is_err(), "an empty name is not an absent one");
+    }
+}
