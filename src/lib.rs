@@ -13,12 +13,16 @@
 //! | 1 | [`upstream`] | the one way out to any network |
 //! | 2 | [`provider`] | a provider and its registration, as checked data |
 //! | 3 | [`config`] | `routes.yaml` to a checked snapshot, and its live reload |
+//! | 3 | [`oauth`] | the one caller of token endpoints |
+//! | 4 | [`token`] | a fresh credential, one refresh in flight a connection |
 
 pub mod attach;
 pub mod base;
 pub mod config;
 pub mod identity;
+pub mod oauth;
 pub mod provider;
 pub mod route;
 pub mod store;
+pub mod token;
 pub mod upstream;

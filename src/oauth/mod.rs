@@ -1,0 +1,15 @@
+//! Floor 3: the one caller of token endpoints: exchange, refresh, client credentials, revocation.
+//!
+//! Requests are built and answers parsed by the `oauth2` crate over our own `Fetch`; `reply` stands between, so that providers' habits
+//! do not reach its strict parser. The crate's parse error holds the raw body and is dropped unread. Deliberately absent: retries and state
+//! (the keeper's), and any provider's name in code.
+
+mod client;
+mod error;
+mod reply;
+
+pub use client::{Grant, Revoked, TokenClient};
+pub use error::{TokenError, Verdict};
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,29 @@
+//! How many token calls may run at once: a limit a provider, so that one that hangs does not hold up the others.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+
+/// Token calls in flight to one provider, callers waiting on them or not.
+const CALLS_MAX: usize = 256;
+
+/// Background refreshes in flight to one provider; fewer, so that calls that wait go first.
+const AHEAD_MAX: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) calls: Arc<Semaphore>,
+    pub(super) ahead: Arc<Semaphore>,
+}
+
+/// The gates by provider registration; as many as the config has ever named.
+#[derive(Debug, Default)]
+pub(super) struct Gates(Mutex<HashMap<Arc<str>, Arc<Gate>>>);
+
+impl Gates {
+    pub(super) fn of(&self, provider: &Arc<str>) -> Arc<Gate> {
+        let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Gate { calls: Arc::new(Semaphore::new(CALLS_MAX)), ahead: Arc::new(Semaphore::new(AHEAD_MAX)) });
+        Arc::clone(gates.entry(Arc::clone(provider)).or_insert_with(new))
+    }
+}

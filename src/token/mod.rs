@@ -1,0 +1,19 @@
+//! Floor 4: the keeper of tokens: a fresh credential for each call, and one refresh in flight a connection.
+//!
+//! A call that finds a fresh token waits for nothing ([`Keeper::fresh`]). Whatever else is needed is done by a spawned *flight*, one at a time
+//! per connection, which no client can cancel and every waiting call joins; the refresh token is read inside it, and what it brings is on disk
+//! before any call sees it. Invariants: no POST without an intent on disk; no token published that a later change of its record overtook;
+//! only an `invalid_grant`-class answer ends a grant. Deliberately absent: locks across replicas (the store's compare-and-swap decides).
+
+mod gate;
+mod journal;
+mod keeper;
+mod refresh;
+mod schedule;
+mod settle;
+mod table;
+
+pub use keeper::{Keeper, KeeperError, Token};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The flight: one at a time a connection, spawned, never cancelled by who waits for it. It reads, decides, and calls the token endpoint.
+
+use super::keeper::{Keeper, KeeperError, Token};
+use super::schedule::Phase;
+use super::settle::Settled;
+use super::table::{Outcome, Rotation, Slot};
+use crate::base::clock::UnixMillis;
+use crate::base::ids::ConnectionKey;
+use crate::base::secret::Secret;
+use crate::provider::Registration;
+use crate::store::{Connection, Intent, Keyed, State, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+/// How often a flight reads anew because the record was changed under it.
+const ROUNDS_MAX: usize = 8;
+
+/// A wait between tries that is longer than any we write comes of a clock that was set.
+const WAIT_MAX: Duration = Duration::from_secs(2 * 3600);
+
+/// What a flight was begun for.
+#[derive(Debug, Clone)]
+pub(super) enum Want {
+    /// A token that is valid now.
+    Usable,
+    /// One past its margin, before its end; the old one does if that fails.
+    Ahead,
+    /// One other than this, which an upstream refused.
+    Forced { used: Arc<Token> },
+    /// A new one, because the operator says so.
+    Now,
+}
+
+/// What one reading of the record led to.
+pub(super) enum Round {
+    Done(Outcome),
+    /// The record was changed meanwhile: read it anew.
+    Again,
+}
+
+pub(super) struct Flight {
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) reg: Arc<Registration>,
+    pub(super) key: ConnectionKey,
+    pub(super) slot: Arc<Slot>,
+    pub(super) want: Want,
+    /// The provider's leave to make one call; kept over rounds.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Flight {
+    pub(super) fn new(keeper: Arc<Keeper>, reg: Arc<Registration>, key: ConnectionKey, slot: Arc<Slot>, want: Want) -> Self {
+        Flight { keeper, reg, key, slot, want, permit: None }
+    }
+
+    pub(super) async fn run(mut self) -> Outcome {
+        for _ in 0..ROUNDS_MAX {
+            // Taken by a statement of its own, so that the lock is gone before the await.
+            let unsaved = self.slot.state().unsaved.take();
+            let round = match unsaved {
+                Some(rotation) => self.settle(rotation).await,
+                None => self.round().await,
+            };
+            if let Round::Done(outcome) = round {
+                return outcome;
+            }
+        }
+        tracing::warn!(provider.id = %self.reg.id, "a connection's record was changed at each try to read it");
+        Err(KeeperError::StoreUnavailable)
+    }
+
+    async fn round(&mut self) -> Round {
+        let epoch = self.slot.epoch();
+        let keyed = match self.keeper.records.connection(&self.key).await {
+            Ok(Some(keyed)) if keyed.record.state != State::Pending => keyed,
+            Ok(_) => return self.not_connected(epoch),
+            Err(error) => return Round::Done(self.without_store(&error)),
+        };
+        if keyed.record.state == State::ReconnectRequired && !matches!(self.want, Want::Now) {
+            return self.ended(keyed.version, epoch);
+        }
+        let now = self.keeper.clock.now();
+        let token = Token::of(&self.reg, &keyed, now);
+        let phase = token.phase(now);
+        let enough = match &self.want {
+            Want::Usable => phase != Phase::Expired,
+            Want::Ahead => phase == Phase::Fresh,
+            Want::Forced { used } => phase != Phase::Expired && record_differs(&keyed.record, used),
+            Want::Now => false,
+        };
+        // A grant that was refused is shown to no call before a refresh proves it alive.
+        if keyed.record.state != State::ReconnectRequired && !self.slot.publish(&token, epoch) {
+            return Round::Again;
+        }
+        if enough {
+            return Round::Done(Ok(token));
+        }
+        let Some(refresh_token) = keyed.record.refresh_token.clone() else {
+            return self.not_renewable(keyed, &token, phase, epoch).await;
+        };
+        if let Some(wait) = self.wait_left(&keyed.record, now) {
+            return Round::Done(self.still(&token, KeeperError::RefreshFailed { retry_after: Some(wait) }));
+        }
+        if self.permit.is_none() && !self.permitted().await {
+            return Round::Again;
+        }
+        self.call(keyed, refresh_token, &token).await
+    }
+
+    /// The call itself. Whatever comes of it is on disk before anyone hears of it.
+    async fn call(&mut self, keyed: Keyed<Connection>, sent: Secret, token: &Arc<Token>) -> Round {
+        let keeper = Arc::clone(&self.keeper);
+        let began = keeper.clock.now();
+        let intent = Intent { key: self.key.clone(), begun_at: began, version: keyed.version };
+        if let Err(error) = keeper.records.begin_intent(&intent).await {
+            let failed = self.without_store(&error);
+            return Round::Done(if matches!(self.want, Want::Now) { failed } else { failed.or_else(|error| self.still(token, error)) });
+        }
+        let stopwatch = Instant::now();
+        let answer = keeper.client.refresh(&self.reg, &sent).await;
+        let want = std::mem::replace(&mut self.want, Want::Usable);
+        match answer {
+            Ok(grant) => {
+                let took = stopwatch.elapsed();
+                self.settle(Rotation { grant, id: keyed.record.id.clone(), sent, began, took }).await
+            }
+            Err(error) => match self.failed(keyed, &sent, error).await {
+                Settled::Outcome(round) => round,
+                Settled::KeepOld(error) if matches!(want, Want::Now) => Round::Done(Err(error)),
+                Settled::KeepOld(error) => Round::Done(self.still(token, error)),
+            },
+        }
+    }
+
+    /// Waits for the provider's leave to call. False if it had to wait: what was read is old then, and a refresh token that another replica
+    /// has rotated meanwhile must not be sent.
+    async fn permitted(&mut self) -> bool {
+        let calls = Arc::clone(&self.keeper.gates.of(&self.reg.id).calls);
+        if let Ok(permit) = Arc::clone(&calls).try_acquire_owned() {
+            self.permit = Some(permit);
+            return true;
+        }
+        // Never closed; an error would only mean one call without its limit.
+        self.permit = calls.acquire_owned().await.ok();
+        self.permit.is_none()
+    }
+
+    /// How long no call may be sent: by this process's own count, or by what the record says of another's or of the time before a restart.
+    fn wait_left(&self, record: &Connection, now: UnixMillis) -> Option<Duration> {
+        if matches!(self.want, Want::Now) {
+            return None;
+        }
+        let steady = Instant::now();
+        // Our own count goes first, over or not: it is by the clock that is never set.
+        if let Some(until) = self.slot.state().not_before {
+            return (until > steady).then(|| until - steady);
+        }
+        // A record from the future was written before the clock was set back: its wait says nothing.
+        let told = record.refresh_not_before.filter(|until| *until > now && record.updated_at <= now);
+        let wait = told.map(|until| until.since(now)).filter(|wait| *wait <= WAIT_MAX)?;
+        self.slot.state().not_before = Some(steady + wait);
+        Some(wait)
+    }
+
+    pub(super) fn not_connected(&self, epoch: u64) -> Round {
+        if self.keeper.table.miss(&self.key, &self.slot, epoch) { Round::Done(Err(KeeperError::NotConnected)) } else { Round::Again }
+    }
+
+    pub(super) fn ended(&self, version: u64, epoch: u64) -> Round {
+        if self.slot.end(version, epoch) { Round::Done(Err(KeeperError::ReconnectRequired)) } else { Round::Again }
+    }
+
+    /// There is no refresh token. A valid access token does; an expired one is the connection's end.
+    async fn not_renewable(&self, keyed: Keyed<Connection>, token: &Arc<Token>, phase: Phase, epoch: u64) -> Round {
+        if phase != Phase::Expired {
+            let asked_for_new = matches!(self.want, Want::Now);
+            return Round::Done(if asked_for_new { Err(KeeperError::ReconnectRequired) } else { Ok(Arc::clone(token)) });
+        }
+        if keyed.record.state == State::Expired {
+            return self.ended(keyed.version, epoch);
+        }
+        self.expire(keyed).await
+    }
+
+    /// The store cannot serve; the token that is shown goes on, if it is valid.
+    pub(super) fn without_store(&self, error: &StoreError) -> Outcome {
+        tracing::error!(provider.id = %self.reg.id, error = %error, "a connection's record cannot be read or written");
+        let shown = self.slot.token.load_full().filter(|_| matches!(self.want, Want::Usable | Want::Ahead));
+        let valid = shown.filter(|token| token.phase(self.keeper.clock.now()) != Phase::Expired);
+        valid.ok_or(KeeperError::StoreUnavailable)
+    }
+
+    /// The old token while it is valid (P46), else the error.
+    fn still(&self, token: &Arc<Token>, error: KeeperError) -> Outcome {
+        if token.phase(self.keeper.clock.now()) == Phase::Expired || matches!(self.want, Want::Now) {
+            Err(error)
+        } else {
+            Ok(Arc::clone(token))
+        }
+    }
+}
+
+fn record_differs(record: &Connection, used: &Token) -> bool {
+    record.access_token != used.credential.access_token
+}
