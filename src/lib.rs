@@ -15,6 +15,7 @@
 //! | 3 | [`config`] | `routes.yaml` to a checked snapshot, and its live reload |
 //! | 3 | [`oauth`] | the one caller of token endpoints |
 //! | 4 | [`token`] | a fresh credential, one refresh in flight a connection |
+//! | 5 | [`proxy`] | the path of a call |
 
 pub mod attach;
 pub mod base;
@@ -22,6 +23,7 @@ pub mod config;
 pub mod identity;
 pub mod oauth;
 pub mod provider;
+pub mod proxy;
 pub mod route;
 pub mod store;
 pub mod token;

@@ -1,0 +1,156 @@
+//! The request body on its way upstream: streamed, counted against `max_body`, and recorded while it is short enough to be replayed.
+
+use super::error::ProxyError;
+use crate::config::Route;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::TRANSFER_ENCODING;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use tokio::time::Instant;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request body as it is sent upstream.
+#[derive(Debug)]
+pub enum OutBody {
+    Empty,
+    /// The client's body as it comes.
+    Stream {
+        incoming: Incoming,
+        upload: Rc<Upload>,
+    },
+    /// The same body again, from the record.
+    Replay(VecDeque<Bytes>),
+}
+
+/// What is known of a streamed body while it is under way. Shared by the body, which hyper owns, and the call that waits for the answer.
+#[derive(Debug)]
+pub struct Upload {
+    body_max: Option<u64>,
+    record_max: usize,
+    seen: Cell<u64>,
+    done: Cell<bool>,
+    too_large: Cell<bool>,
+    /// When the last part went by: a long upload is no silent upstream.
+    progress: Cell<Instant>,
+    /// `None` once the body grew past what may be replayed.
+    record: RefCell<Option<Vec<Bytes>>>,
+}
+
+impl Upload {
+    pub(super) fn done(&self) -> bool {
+        self.done.get()
+    }
+
+    pub(super) fn too_large(&self) -> bool {
+        self.too_large.get()
+    }
+
+    pub(super) fn progress(&self) -> Instant {
+        self.progress.get()
+    }
+
+    /// The whole body again, where it has all gone by and was short enough.
+    pub(super) fn replay(&self) -> Option<OutBody> {
+        if !self.done.get() {
+            return None;
+        }
+        self.record.borrow().as_ref().map(|parts| OutBody::Replay(parts.iter().cloned().collect()))
+    }
+
+    fn see(&self, part: &Bytes) -> Result<(), BoxError> {
+        let seen = self.seen.get() + part.len() as u64;
+        self.seen.set(seen);
+        if self.body_max.is_some_and(|max| seen > max) {
+            self.too_large.set(true);
+            return Err("the request body is over max_body".into());
+        }
+        self.progress.set(Instant::now());
+        let mut record = self.record.borrow_mut();
+        if seen > self.record_max as u64 {
+            *record = None;
+        } else if let Some(parts) = &mut *record {
+            parts.push(part.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Takes the client's body: the body to send, and its progress where there is one at all.
+///
+/// # Errors
+/// `body-too-large` when its length is known and over the route's `max_body`.
+pub(super) fn prepare(incoming: Incoming, headers: &HeaderMap, route: &Route) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
+    if incoming.is_end_stream() && !headers.contains_key(TRANSFER_ENCODING) {
+        return Ok((OutBody::Empty, None));
+    }
+    let length = incoming.size_hint().exact();
+    if let (Some(length), Some(max)) = (length, route.body_max)
+        && length > max
+    {
+        return Err(ProxyError::BodyTooLarge { max });
+    }
+    let recordable = length.is_none_or(|length| length <= route.replay_body_max as u64);
+    let upload = Rc::new(Upload {
+        body_max: route.body_max,
+        record_max: route.replay_body_max,
+        seen: Cell::new(0),
+        done: Cell::new(false),
+        too_large: Cell::new(false),
+        progress: Cell::new(Instant::now()),
+        record: RefCell::new(recordable.then(Vec::new)),
+    });
+    Ok((OutBody::Stream { incoming, upload: Rc::clone(&upload) }, Some(upload)))
+}
+
+impl Body for OutBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            OutBody::Empty => Poll::Ready(None),
+            OutBody::Replay(parts) => Poll::Ready(parts.pop_front().map(|part| Ok(Frame::data(part)))),
+            OutBody::Stream { incoming, upload } => {
+                let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                    None => None,
+                    Some(Err(error)) => Some(Err(error.into())),
+                    Some(Ok(frame)) => {
+                        // Trailers cannot be replayed from the record; without them the body is another one.
+                        if frame.is_trailers() {
+                            *upload.record.borrow_mut() = None;
+                        }
+                        let seen = frame.data_ref().map_or(Ok(()), |part| upload.see(part));
+                        Some(seen.map(|()| frame))
+                    }
+                };
+                if frame.is_none() || incoming.is_end_stream() {
+                    upload.done.set(true);
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            OutBody::Empty => true,
+            OutBody::Replay(parts) => parts.is_empty(),
+            OutBody::Stream { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            OutBody::Empty => SizeHint::with_exact(0),
+            OutBody::Replay(parts) => SizeHint::with_exact(parts.iter().map(|part| part.len() as u64).sum()),
+            OutBody::Stream { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}

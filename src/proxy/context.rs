@@ -1,0 +1,180 @@
+//! What is known of one call besides its bytes: ids, start, what the log line will say.
+
+use crate::base::ids::random_bytes;
+use crate::config::Route;
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, Request};
+use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The target of the one log line a call.
+const CALL_LOG: &str = "attache::call";
+
+/// Numbers for request and trace ids: unique, not secret, so a counter mixed with a random start serves (SplitMix64).
+#[derive(Debug)]
+pub(super) struct Ids {
+    state: Cell<u64>,
+}
+
+impl Ids {
+    pub(super) fn new() -> Self {
+        Ids { state: Cell::new(u64::from_le_bytes(random_bytes::<8>())) }
+    }
+
+    fn next(&self) -> u64 {
+        let state = self.state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.state.set(state);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn hex(&self, words: usize, before: &str, between: &[usize], after: &str) -> Option<HeaderValue> {
+        let mut text = String::with_capacity(before.len() + words * 16 + between.len() + after.len());
+        text.push_str(before);
+        for word in 0..words {
+            if between.contains(&word) {
+                text.push('-');
+            }
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{:016x}", self.next());
+        }
+        text.push_str(after);
+        HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
+    }
+}
+
+/// One call's facts. Cells, because the call's one task writes them while it borrows the rest.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(super) request_id: HeaderValue,
+    /// Set when the client sent none: a trace begins here (W3C Trace Context §3.2, not sampled).
+    pub(super) traceparent: Option<HeaderValue>,
+    /// There only when the call log is on.
+    log: RefCell<Option<CallLog>>,
+    waited: Cell<bool>,
+}
+
+/// What the log line says, kept only when the log is on.
+#[derive(Debug)]
+pub(crate) struct CallLog {
+    started: Instant,
+    method: Method,
+    request_id: HeaderValue,
+    route: Option<Arc<Route>>,
+    replays: u32,
+    waited: bool,
+}
+
+impl Context {
+    pub(super) fn open<B>(ids: &Ids, request: &Request<B>) -> Self {
+        let headers = request.headers();
+        let request_id = match headers.get(REQUEST_ID) {
+            Some(given) if well_formed(given) => given.clone(),
+            _ => ids.hex(2, "", &[], "").unwrap_or_else(|| HeaderValue::from_static("0")),
+        };
+        let traceparent = if headers.contains_key(TRACEPARENT) { None } else { ids.hex(3, "00-", &[2], "-00") };
+        let log = tracing::enabled!(target: CALL_LOG, tracing::Level::INFO).then(|| CallLog {
+            started: Instant::now(),
+            method: request.method().clone(),
+            request_id: request_id.clone(),
+            route: None,
+            replays: 0,
+            waited: false,
+        });
+        Context { request_id, traceparent, log: RefCell::new(log), waited: Cell::new(false) }
+    }
+
+    pub(super) fn routed(&self, route: &Arc<Route>) {
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.route = Some(Arc::clone(route));
+        }
+    }
+
+    pub(super) fn waited_for_token(&self) {
+        self.waited.set(true);
+    }
+
+    pub(super) fn replayed(&self) {
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.replays += 1;
+        }
+    }
+
+    /// The log line's facts, to be told at the end of the response's body.
+    pub(super) fn take_log(&self) -> Option<CallLog> {
+        let mut log = self.log.borrow_mut().take()?;
+        log.waited = self.waited.get();
+        Some(log)
+    }
+}
+
+impl CallLog {
+    /// One line a call, at the end of its body.
+    pub(super) fn tell(self, status: u16, bytes: u64, whole: bool, error: Option<&'static str>) {
+        let route = self.route.as_deref();
+        let route_name = route.map(|route| &*route.name);
+        let provider_id = route.and_then(|route| route.provider.as_ref()).map(|provider| &*provider.id);
+        let took_ms = (self.started.elapsed().as_secs_f64() * 1e5).round() / 100.0;
+        let request_id = self.request_id.to_str().unwrap_or_default();
+        let cut = !whole;
+        tracing::info!(
+            target: CALL_LOG,
+            {
+                request.id = request_id,
+                route.name = route_name,
+                provider.id = provider_id,
+                http.method = %self.method,
+                http.status = status,
+                body.bytes = bytes,
+                took_ms,
+                waited_for_token = self.waited,
+                replays = self.replays,
+                cut,
+                error
+            },
+            "call"
+        );
+    }
+}
+
+/// A request id that may be kept: up to 128 visible characters without quotes or separators, so that it is safe in any log.
+fn well_formed(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    (1..=128).contains(&bytes.len()) && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=+/".contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_well_formed_id_is_kept_and_a_hostile_one_replaced() {
+        let ids = Ids::new();
+        let open = |id: &'static [u8]| {
+            let request = Request::builder().header("x-request-id", HeaderValue::from_bytes(id).expect("valid")).body(()).expect("valid");
+            Context::open(&ids, &request).request_id
+        };
+        assert_eq!(open(b"req-1.a:b"), "req-1.a:b");
+        for hostile in [&b"a b"[..], b"a\"b", b"", b"\xc3\xa9"] {
+            assert_eq!(open(hostile).len(), 32, "{hostile:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_begun_in_the_standard_form_or_carried() {
+        let ids = Ids::new();
+        let begun = Context::open(&ids, &Request::new(())).traceparent.expect("begun");
+        let parts: Vec<_> = begun.to_str().expect("ascii").split('-').map(str::len).collect();
+        assert_eq!(parts, [2, 32, 16, 2]);
+        let carried = Request::builder().header("traceparent", "00-a-b-01").body(()).expect("valid");
+        assert!(Context::open(&ids, &carried).traceparent.is_none());
+    }
+}

@@ -1,0 +1,229 @@
+//! Everything that can go wrong with a call, and the one place that turns it into an answer (contract §5).
+
+use super::View;
+use super::context::{Context, REQUEST_ID};
+use super::relay::ProxyBody;
+use crate::base::problem::Problem;
+use crate::config::{Bind, Snapshot};
+use crate::identity::{EndUser, IdentityError};
+use crate::provider::Registration;
+use crate::token::KeeperError;
+use http::header::{ALLOW, CONNECTION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a call got an answer of Attaché's own. Text in a variant is ours or the operator's; upstream words go to the log alone.
+#[derive(Debug)]
+pub enum ProxyError {
+    EndUserMissing,
+    EndUserInvalid(&'static str),
+    BadPath(&'static str),
+    BadRequest(&'static str),
+    /// What was refused: `host`, `origin`, `sec-fetch-site`, `caller` or `route`.
+    CallerRefused(&'static str),
+    NoRoute {
+        absolute: bool,
+    },
+    MethodNotAllowed {
+        allow: Vec<Method>,
+    },
+    ConnectRefused,
+    NotConnected {
+        provider: Arc<str>,
+        end_user: String,
+        account: Option<String>,
+    },
+    ReconnectRequired {
+        provider: Arc<str>,
+        end_user: String,
+        account: Option<String>,
+    },
+    BodyTooLarge {
+        max: u64,
+    },
+    ProviderNotConfigured {
+        provider: Arc<str>,
+    },
+    RefreshFailed {
+        provider: Arc<str>,
+        retry_after: Option<Duration>,
+    },
+    UpstreamUnreachable(String),
+    UpstreamTimeout,
+    UpstreamBadResponse(String),
+    StoreUnavailable,
+    Internal(String),
+}
+
+impl From<IdentityError> for ProxyError {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::Missing => ProxyError::EndUserMissing,
+            IdentityError::Invalid(why) => ProxyError::EndUserInvalid(why),
+        }
+    }
+}
+
+impl ProxyError {
+    pub(super) fn from_keeper(error: KeeperError, provider: &Registration, end_user: EndUser<'_>) -> Self {
+        let id = Arc::clone(&provider.id);
+        let (name, account) = (end_user.name.to_owned(), end_user.account.map(str::to_owned));
+        match error {
+            KeeperError::NotConnected => ProxyError::NotConnected { provider: id, end_user: name, account },
+            KeeperError::ReconnectRequired => ProxyError::ReconnectRequired { provider: id, end_user: name, account },
+            KeeperError::RefreshFailed { retry_after } => ProxyError::RefreshFailed { provider: id, retry_after },
+            KeeperError::StoreUnavailable => ProxyError::StoreUnavailable,
+            KeeperError::ProviderOff => ProxyError::ProviderNotConfigured { provider: id },
+        }
+    }
+
+    /// The error's name, status, title and `Proxy-Status` error: contract §5's table.
+    pub(super) fn row(&self) -> (&'static str, StatusCode, &'static str, &'static str) {
+        const DENIED: &str = "http_request_denied";
+        const BAD: &str = "http_request_error";
+        match self {
+            Self::EndUserMissing => ("end-user-missing", StatusCode::BAD_REQUEST, "No end user named", DENIED),
+            Self::EndUserInvalid(_) => ("end-user-invalid", StatusCode::BAD_REQUEST, "The end user's name is not valid", DENIED),
+            Self::BadPath(_) => ("bad-path", StatusCode::BAD_REQUEST, "The path is refused", BAD),
+            Self::BadRequest(_) => ("bad-request", StatusCode::BAD_REQUEST, "The request is not well formed", BAD),
+            Self::CallerRefused(_) => ("caller-refused", StatusCode::FORBIDDEN, "The caller is refused", DENIED),
+            Self::NoRoute { .. } => ("no-route", StatusCode::NOT_FOUND, "No route takes this request", DENIED),
+            Self::MethodNotAllowed { .. } => ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "No route takes this method", DENIED),
+            Self::ConnectRefused => ("connect-refused", StatusCode::METHOD_NOT_ALLOWED, "CONNECT is refused", DENIED),
+            Self::NotConnected { .. } => ("not-connected", StatusCode::UNAUTHORIZED, "The end user is not connected", DENIED),
+            Self::ReconnectRequired { .. } => ("reconnect-required", StatusCode::UNAUTHORIZED, "The end user must connect again", DENIED),
+            Self::BodyTooLarge { .. } => ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large", DENIED),
+            Self::ProviderNotConfigured { .. } => {
+                ("provider-not-configured", StatusCode::SERVICE_UNAVAILABLE, "The provider is not configured", "proxy_configuration_error")
+            }
+            Self::RefreshFailed { .. } => {
+                ("refresh-failed", StatusCode::BAD_GATEWAY, "The token could not be refreshed", "proxy_internal_response")
+            }
+            Self::UpstreamUnreachable(_) => {
+                ("upstream-unreachable", StatusCode::BAD_GATEWAY, "The upstream cannot be reached", "destination_unavailable")
+            }
+            Self::UpstreamTimeout => {
+                ("upstream-timeout", StatusCode::GATEWAY_TIMEOUT, "The upstream did not answer in time", "http_response_timeout")
+            }
+            Self::UpstreamBadResponse(_) => {
+                ("upstream-bad-response", StatusCode::BAD_GATEWAY, "The upstream's answer was no HTTP", "http_protocol_error")
+            }
+            Self::StoreUnavailable => {
+                ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The token store is unavailable", "proxy_internal_error")
+            }
+            Self::Internal(_) => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Attaché failed", "proxy_internal_error"),
+        }
+    }
+
+    /// What happened and what to do, without anything that is secret.
+    pub(super) fn detail(&self, snapshot: &Snapshot) -> String {
+        let header = &snapshot.end_user.header;
+        match self {
+            Self::EndUserMissing => format!("Name the end user in the `{header}` header."),
+            Self::EndUserInvalid(why) => format!("The end user's name is refused: {why}."),
+            Self::BadPath(why) => format!("The path is refused: {why}. Attaché forwards the exact bytes it matched, so it takes no path that servers read differently."),
+            Self::BadRequest(why) => format!("{}.", sentence(why)),
+            Self::CallerRefused("host") => "The Host header names no host of this listener. Add it to the listener's `hosts` if it should.".to_owned(),
+            Self::CallerRefused("origin" | "sec-fetch-site") => {
+                "The request comes from a web page. Call from a program, or name the page's origin in `listen.allowed_origins`.".to_owned()
+            }
+            Self::CallerRefused("route") => "This caller may not use this route; see `callers` in routes.yaml.".to_owned(),
+            Self::CallerRefused(_) => "The caller's key is missing or wrong: send it in `X-Attache-Key`; see `callers` in routes.yaml.".to_owned(),
+            Self::NoRoute { absolute: false } => "No route in routes.yaml matches. `attache explain METHOD URL` shows what would.".to_owned(),
+            Self::NoRoute { absolute: true } => "No route takes absolute-form targets in this version: send the path alone to Attaché.".to_owned(),
+            Self::MethodNotAllowed { allow } => {
+                format!("Routes with this path take {}.", allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", "))
+            }
+            Self::ConnectRefused => {
+                "Attaché attaches tokens, so it must see the request: it opens no tunnels. Call a route by plain http, as in `curl http://localhost:7070/…`.".to_owned()
+            }
+            Self::NotConnected { provider, .. } => format!("The end user has no connection to `{provider}`. Connect them: by the call in `connect`, or, until this version has it, by `attache connections import`."),
+            Self::ReconnectRequired { provider, .. } => format!("The end user's grant at `{provider}` has ended. Connect them: by the call in `connect`, or, until this version has it, by `attache connections import`."),
+            Self::BodyTooLarge { max } => format!("The route takes bodies of at most {max} bytes."),
+            Self::ProviderNotConfigured { provider } => format!("`{provider}` is optional and a variable of its registration is not set; `attache check` names it."),
+            Self::RefreshFailed { provider, .. } => format!("`{provider}` did not give a new access token just now, and none that is still valid is left. The grant is kept: try again later."),
+            Self::UpstreamUnreachable(_) => "No connection to the upstream came about; the log says why.".to_owned(),
+            Self::UpstreamTimeout => "The upstream did not answer within the route's `timeout`.".to_owned(),
+            Self::UpstreamBadResponse(_) => "The upstream's connection broke or its answer was no HTTP; the log says more.".to_owned(),
+            Self::StoreUnavailable => "The connection could not be read or kept. Nothing is lost: try again later.".to_owned(),
+            Self::Internal(_) => "This is a fault of Attaché's own; the log says more under this request's id.".to_owned(),
+        }
+    }
+
+    /// The answer to the client, and a line in the log for what an operator should see.
+    pub(super) fn into_response(self, view: &View, cx: Context) -> Response<ProxyBody> {
+        let (name, status, title, proxy_error) = self.row();
+        self.log(name, &cx);
+        let mut problem = Problem::new(name, status, title, self.detail(&view.snapshot));
+        problem.proxy_error = Some(proxy_error);
+        problem.instance = cx.request_id.to_str().ok().map(str::to_owned);
+        match &self {
+            Self::NotConnected { provider, end_user, account } | Self::ReconnectRequired { provider, end_user, account } => {
+                problem.members.insert("connect".to_owned(), connect_call(&view.snapshot, provider, end_user, account.as_deref()));
+                problem = problem.header(WWW_AUTHENTICATE, HeaderValue::from_static("Attache"));
+            }
+            Self::MethodNotAllowed { allow } => {
+                let allow = allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+                problem.headers.extend(HeaderValue::try_from(allow).ok().map(|allow| (ALLOW, allow)));
+            }
+            Self::ConnectRefused => {
+                problem = problem.header(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+            }
+            Self::RefreshFailed { retry_after: Some(wait), .. } => {
+                problem = problem.header(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)))
+            }
+            Self::ProviderNotConfigured { .. } => problem = problem.header(RETRY_AFTER, HeaderValue::from(60)),
+            Self::StoreUnavailable => problem = problem.header(RETRY_AFTER, HeaderValue::from(1)),
+            // The rest of a body that is too large is not worth reading.
+            Self::BodyTooLarge { .. } => problem = problem.header(CONNECTION, HeaderValue::from_static("close")),
+            _ => {}
+        }
+        let problem = problem.header(VARY, view.vary.clone()).header(REQUEST_ID, cx.request_id.clone());
+        let (head, body) = problem.into_response().into_parts();
+        if let Some(log) = cx.take_log() {
+            log.tell(status.as_u16(), body.len() as u64, true, Some(name));
+        }
+        Response::from_parts(head, ProxyBody::Own(Some(body)))
+    }
+
+    /// Once, at the edge. What the client did wrong is its own business and stands in the call line.
+    fn log(&self, name: &'static str, cx: &Context) {
+        let id = cx.request_id.to_str().unwrap_or_default();
+        match self {
+            Self::UpstreamUnreachable(why) | Self::UpstreamBadResponse(why) => {
+                tracing::warn!(request.id = id, error = name, why = %why.escape_debug(), "upstream failed")
+            }
+            Self::UpstreamTimeout => tracing::warn!(request.id = id, error = name, "upstream failed"),
+            Self::Internal(why) => tracing::error!(request.id = id, error = name, why = %why.escape_debug(), "internal failure"),
+            Self::RefreshFailed { provider, .. } => {
+                tracing::warn!(request.id = id, error = name, provider.id = %provider, "call failed for want of a token")
+            }
+            Self::StoreUnavailable => tracing::error!(request.id = id, error = name, "call failed for want of the store"),
+            _ => {}
+        }
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// The admin call that makes a connect link (contract §5).
+fn connect_call(snapshot: &Snapshot, provider: &str, end_user: &str, account: Option<&str>) -> Value {
+    let admin = snapshot.startup.admin.binds.iter().find_map(|bind| match bind {
+        Bind::Tcp(address) => Some(format!("http://{address}")),
+        Bind::Unix(_) => None,
+    });
+    let mut body = json!({"end_user": end_user, "providers": [provider]});
+    if let Some(account) = account {
+        body["account"] = account.into();
+    }
+    json!({
+        "method": "POST",
+        "url": format!("{}/v1/connect-sessions", admin.unwrap_or_else(|| "http://127.0.0.1:7072".to_owned())),
+        "body": body,
+    })
+}

@@ -1,0 +1,74 @@
+//! What would happen to a call, without making it: for `attache explain` and the admin API.
+
+use super::error::ProxyError;
+use super::resolve;
+use crate::attach::{Place, Scheme};
+use crate::config::{ActAs, Snapshot};
+use http::{Method, Uri};
+use serde_json::{Value, json};
+
+/// What a call would become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    pub route: Option<String>,
+    pub matches: Option<String>,
+    pub provider: Option<String>,
+    pub upstream_url: Option<String>,
+    /// How the token is attached, in the words of `attach:`; `none` for `as: none`.
+    pub attach: Option<String>,
+    /// The error's name and detail, when the call would be refused.
+    pub refused: Option<(String, String)>,
+}
+
+/// Explains `METHOD URL`; the URL may be whole (`http://localhost:7070/photos`) or a path.
+///
+/// # Errors
+/// A text when the URL is none.
+pub fn explain(snapshot: &Snapshot, method: &Method, url: &str) -> Result<Explained, String> {
+    let uri: Uri = url.parse().map_err(|_| format!("`{url}` is no URL and no path"))?;
+    let host = uri.host().map(str::to_owned);
+    let target: Uri = uri.path_and_query().map_or("/", |target| target.as_str()).parse().map_err(|_| format!("`{url}` has no path"))?;
+    let refused = |error: &ProxyError| Some((error.row().0.to_owned(), error.detail(snapshot)));
+    let mut explained = Explained { route: None, matches: None, provider: None, upstream_url: None, attach: None, refused: None };
+    match resolve::resolve(snapshot, method, host.as_deref(), &target) {
+        Err(error) => explained.refused = refused(&error),
+        Ok(found) => {
+            let route = found.route;
+            let carries = route.act_as == ActAs::User;
+            let attach_query = match route.attach.place() {
+                Place::Query(name) if carries => Some(name),
+                _ => None,
+            };
+            let mut path = String::new();
+            route.rewrite.apply(&found.captures, found.query, attach_query, &mut path);
+            explained.route = Some(route.name.to_string());
+            explained.matches = Some(route.matches.to_string());
+            explained.provider = route.provider.as_ref().map(|provider| provider.id.to_string());
+            explained.upstream_url = Some(snapshot.masked(&format!("{}://{}{path}", route.origin.scheme(), route.origin.authority)));
+            explained.attach = Some(if carries { scheme_words(&route.attach) } else { "none".to_owned() });
+            if let Some(provider) = route.provider.as_ref().filter(|provider| provider.off.is_some()) {
+                explained.refused = refused(&ProxyError::ProviderNotConfigured { provider: provider.id.clone() });
+            }
+        }
+    }
+    Ok(explained)
+}
+
+impl Explained {
+    /// The admin API's form (contract §6).
+    pub fn to_json(&self) -> Value {
+        let refused = self.refused.as_ref().map(|(name, detail)| json!({"type": format!("urn:attache:{name}"), "detail": detail}));
+        json!({"route": self.route, "match": self.matches, "provider": self.provider, "upstream_url": self.upstream_url, "attach": self.attach, "refused": refused})
+    }
+}
+
+/// The scheme as `routes.yaml` says it.
+pub fn scheme_words(scheme: &Scheme) -> String {
+    match scheme {
+        Scheme::Bearer => "bearer".to_owned(),
+        Scheme::Word(word) => format!("{{scheme: {word}}}"),
+        Scheme::Header(name) => format!("{{header: {name}}}"),
+        Scheme::Query(name) => format!("{{query: {name}}}"),
+        Scheme::Basic => "basic".to_owned(),
+    }
+}

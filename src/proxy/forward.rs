@@ -1,0 +1,188 @@
+//! One call's exchange with its upstream: build the request, attach last, send, and repeat it only where that is safe.
+
+use super::body::{OutBody, Upload};
+use super::context::Context;
+use super::error::ProxyError;
+use super::relay::{ProxyBody, Relay};
+use super::{Target, View, headers};
+use crate::attach::Place;
+use crate::config::{ActAs, Timeouts};
+use crate::token::Token;
+use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendError, SendFault};
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// What a call is, before its token.
+pub(super) struct Call<'c> {
+    pub(super) view: &'c Rc<View>,
+    pub(super) cx: &'c Context,
+    pub(super) head: &'c http::request::Parts,
+    pub(super) target: &'c Target<'c>,
+}
+
+/// Sends the call and answers with what came back.
+///
+/// Two repeats are possible, each at most once: after a 401 to a token that `rejected` could replace, and after an idle connection turned
+/// out closed under an idempotent request without a body.
+pub(super) async fn forward(
+    pool: &Rc<Pool<OutBody>>,
+    call: Call<'_>,
+    mut token: Option<Arc<Token>>,
+    mut body: OutBody,
+    upload: Option<Rc<Upload>>,
+    rejected: impl AsyncFn(&Arc<Token>) -> Option<Arc<Token>>,
+) -> Result<Response<ProxyBody>, ProxyError> {
+    let route = call.target.route;
+    let deadline = route.timeouts.total.map(|total| Instant::now() + total);
+    let (mut stale_once, mut rejected_once) = (false, false);
+    loop {
+        let request = build(&call, token.as_deref(), body)?;
+        match exchange(pool, &route.origin, &route.timeouts, deadline, request, upload.as_deref()).await {
+            Ok((response, lease)) => {
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    // No `Upgrade` ever goes upstream (RFC 9110 §7.8): passed on, this would open a tunnel that nobody checks.
+                    return Err(ProxyError::UpstreamBadResponse("it switched protocols unasked".to_owned()));
+                }
+                if response.status() == StatusCode::UNAUTHORIZED
+                    && !rejected_once
+                    && let Some(used) = &token
+                    && let Some(again) = again(upload.as_deref())
+                    && let Some(newer) = rejected(used).await
+                {
+                    rejected_once = true;
+                    call.cx.replayed();
+                    (token, body) = (Some(newer), again);
+                    continue;
+                }
+                return Ok(answer(&call, response, lease, upload, deadline));
+            }
+            Err(Failed::Stale) if !stale_once && upload.is_none() && call.head.method.is_idempotent() => {
+                stale_once = true;
+                body = OutBody::Empty;
+            }
+            Err(failed) => return Err(failed.into_error(upload.as_deref(), route.body_max)),
+        }
+    }
+}
+
+/// The body to repeat the call with, where it had none or all of it was recorded.
+fn again(upload: Option<&Upload>) -> Option<OutBody> {
+    match upload {
+        None => Some(OutBody::Empty),
+        Some(upload) => upload.replay(),
+    }
+}
+
+/// The upstream's request: rewritten target, own headers, and the credential last, over what is really sent.
+fn build(call: &Call<'_>, token: Option<&Token>, body: OutBody) -> Result<Request<OutBody>, ProxyError> {
+    let target = call.target;
+    let route = target.route;
+    let attach_query = match (route.act_as, route.attach.place()) {
+        (ActAs::User, Place::Query(name)) => Some(name),
+        _ => None,
+    };
+    let mut text = String::with_capacity(128);
+    route.rewrite.apply(&target.captures, target.query, attach_query, &mut text);
+    let path =
+        PathAndQuery::from_maybe_shared(Bytes::from(text)).map_err(|_| ProxyError::BadPath("it does not fit in the upstream's URL"))?;
+    let mut request = Request::new(body);
+    *request.method_mut() = call.head.method.clone();
+    *request.uri_mut() = Uri::from(path);
+    *request.headers_mut() = headers::outgoing(call.view, call.cx, &call.head.headers, target)
+        .map_err(|_| ProxyError::BadPath("a part of it cannot stand in a header that the route sets"))?;
+    if let Some(token) = token {
+        let (mut head, body) = request.into_parts();
+        let attached = route.attach.attach(&token.credential, &token.prepared, &mut head, None);
+        attached.map_err(|failed| ProxyError::Internal(failed.to_string()))?;
+        request = Request::from_parts(head, body);
+    }
+    Ok(request)
+}
+
+/// How an exchange failed.
+enum Failed {
+    Stale,
+    Send(SendFault),
+    /// No answer within `first_byte`, or not before the call's deadline.
+    Silent,
+}
+
+impl Failed {
+    fn into_error(self, upload: Option<&Upload>, body_max: Option<u64>) -> ProxyError {
+        if let (Some(true), Some(max)) = (upload.map(Upload::too_large), body_max) {
+            return ProxyError::BodyTooLarge { max };
+        }
+        match self {
+            Failed::Stale => ProxyError::UpstreamBadResponse("the upstream closed the connection before it answered".to_owned()),
+            Failed::Silent => ProxyError::UpstreamTimeout,
+            Failed::Send(SendFault::Connect(error)) if error.fault == ConnectFault::Timeout => ProxyError::UpstreamTimeout,
+            Failed::Send(SendFault::Connect(error)) => ProxyError::UpstreamUnreachable(error.detail),
+            Failed::Send(SendFault::Stale) => Failed::Stale.into_error(upload, body_max),
+            Failed::Send(SendFault::Broken(error)) if error.is_user() => ProxyError::BadRequest("the request body broke off"),
+            Failed::Send(SendFault::Broken(error)) => ProxyError::UpstreamBadResponse(error.to_string()),
+        }
+    }
+}
+
+/// Sends and waits for the answer's head: `first_byte` long, counted from the last part of the upload.
+async fn exchange(
+    pool: &Rc<Pool<OutBody>>,
+    origin: &Origin,
+    timeouts: &Timeouts,
+    deadline: Option<Instant>,
+    request: Request<OutBody>,
+    upload: Option<&Upload>,
+) -> Result<(Response<Incoming>, Lease<OutBody>), Failed> {
+    let sending = pool.send(origin, timeouts.connect, request);
+    tokio::pin!(sending);
+    // The connect has a limit of its own, which comes on top.
+    let patience = timeouts.first_byte.map(|first_byte| first_byte + timeouts.connect.unwrap_or_default());
+    let mut since = Instant::now();
+    loop {
+        let ends = [patience.map(|patience| since + patience), deadline].into_iter().flatten().min();
+        let sent = match ends {
+            None => Ok(sending.as_mut().await),
+            Some(ends) => tokio::time::timeout_at(ends, sending.as_mut()).await,
+        };
+        match sent {
+            Ok(sent) => {
+                return sent
+                    .map_err(|SendError { fault }| if matches!(fault, SendFault::Stale) { Failed::Stale } else { Failed::Send(fault) });
+            }
+            Err(_) => {
+                let progress = upload.map_or(since, Upload::progress);
+                if progress <= since || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    return Err(Failed::Silent);
+                }
+                since = progress;
+            }
+        }
+    }
+}
+
+fn answer(
+    call: &Call<'_>,
+    response: Response<Incoming>,
+    lease: Lease<OutBody>,
+    upload: Option<Rc<Upload>>,
+    deadline: Option<Instant>,
+) -> Response<ProxyBody> {
+    let route = call.target.route;
+    let (mut head, incoming) = response.into_parts();
+    head.version = http::Version::HTTP_11;
+    // Hyper's own marks of the upstream connection (the reason phrase among them) are not the client connection's.
+    let reason = head.extensions.remove::<hyper::ext::ReasonPhrase>();
+    head.extensions.clear();
+    if let Some(reason) = reason {
+        head.extensions.insert(reason);
+    }
+    headers::answer(&mut head.headers, call.view, call.cx, route);
+    let told = (head.status.as_u16(), call.cx.take_log());
+    let relay = Relay::new(incoming, lease, upload, (route.timeouts.idle, deadline), told);
+    Response::from_parts(head, ProxyBody::Relay(relay))
+}

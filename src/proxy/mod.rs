@@ -1,0 +1,176 @@
+//! Floor 5: the path of a call, from its head to the upstream's answer. [`Proxy::handle`] is the whole of it in one function.
+//!
+//! A `Proxy` belongs to one worker thread: its pool, its view of the config and its ids need no lock. A call holds one config snapshot for its
+//! whole life. When its token is fresh it awaits nothing before it is forwarded.
+
+mod body;
+mod context;
+mod error;
+pub mod explain;
+mod forward;
+mod guard;
+mod headers;
+mod relay;
+mod resolve;
+
+pub use body::OutBody;
+pub use error::ProxyError;
+pub use guard::Peer;
+pub use relay::ProxyBody;
+
+use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
+use crate::config::{ActAs, Live, Route, Snapshot};
+use crate::identity::EndUser;
+use crate::provider::Registration;
+use crate::token::{Keeper, Token};
+use crate::upstream::{Connector, Pool};
+use context::{Context, Ids};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// One worker's proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    live: Arc<Live>,
+    keeper: Arc<Keeper>,
+    pool: Rc<Pool<OutBody>>,
+    view: RefCell<Rc<View>>,
+    ids: Ids,
+}
+
+/// A config snapshot as one worker holds it, with what is prepared from it once. The inner `Rc` spares calls the shared count of the `Arc`.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// What every answer's `Vary` gains (contract §4).
+    pub(crate) vary: HeaderValue,
+}
+
+impl View {
+    fn new(snapshot: Arc<Snapshot>) -> Rc<Self> {
+        let rules = &snapshot.end_user;
+        let vary = format!("{}, {}", rules.header, rules.account_header);
+        // Two header names and a comma are a header value; the fallback only ever widens what a cache must tell apart.
+        let vary = HeaderValue::try_from(vary).unwrap_or_else(|_| HeaderValue::from_static("*"));
+        Rc::new(View { snapshot, vary })
+    }
+}
+
+/// A route with what was found out about its caller: all that building the upstream's request needs besides the client's own head.
+pub(crate) struct Target<'c> {
+    pub(crate) route: &'c Arc<Route>,
+    pub(crate) captures: crate::route::Captures<'c>,
+    pub(crate) query: Option<&'c str>,
+}
+
+/// The connection whose token the call carries.
+#[derive(Clone, Copy)]
+struct Who<'c> {
+    provider: &'c Arc<Registration>,
+    end_user: EndUser<'c>,
+}
+
+impl Proxy {
+    pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, connector: Connector) -> Rc<Self> {
+        let view = RefCell::new(View::new(live.snapshot()));
+        Rc::new(Proxy { live, keeper, pool: Pool::new(connector), view, ids: Ids::new() })
+    }
+
+    /// Closes upstream connections that idled too long.
+    pub fn sweep(&self) {
+        self.pool.sweep();
+    }
+
+    /// Answers one call. Never fails: what goes wrong is told to the client as problem+json (contract §5) and to the log.
+    pub async fn handle(self: Rc<Self>, peer: Rc<Peer>, request: Request<Incoming>) -> Response<ProxyBody> {
+        let view = self.view();
+        let cx = Context::open(&self.ids, &request);
+        let (head, incoming) = request.into_parts();
+        match self.run(&view, &peer, &cx, &head, incoming).await {
+            Ok(response) => response,
+            Err(failed) => failed.into_response(&view, cx),
+        }
+    }
+
+    async fn run(
+        &self,
+        view: &Rc<View>,
+        peer: &Peer,
+        cx: &Context,
+        head: &http::request::Parts,
+        incoming: Incoming,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
+        let snapshot = &*view.snapshot;
+        let host = guard::check(&snapshot.guard, peer, head)?;
+        let caller = snapshot.callers.identify(&head.headers, peer.uid).map_err(|_| ProxyError::CallerRefused("caller"))?;
+        let target = resolve::resolve(snapshot, &head.method, host, &head.uri)?;
+        cx.routed(target.route);
+        guard::may_call(caller, target.route)?;
+        let who = self.who(snapshot, target.route, &head.headers)?;
+        let token = match who {
+            Some(who) => Some(self.token(who, cx).await?),
+            None => None,
+        };
+        let (outgoing, upload) = body::prepare(incoming, &head.headers, target.route)?;
+        let call = forward::Call { view, cx, head, target: &target };
+        let rejected = async |used: &Arc<Token>| match who {
+            Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,
+            None => None,
+        };
+        forward::forward(&self.pool, call, token, outgoing, upload, rejected).await
+    }
+
+    /// The end user of a call, where the route carries a user's token.
+    fn who<'c>(&self, snapshot: &'c Snapshot, route: &'c Route, headers: &'c HeaderMap) -> Result<Option<Who<'c>>, ProxyError> {
+        if route.act_as == ActAs::None {
+            // No name is read, and none may be passed on that an upstream would take for one that was.
+            snapshot.end_user.refuse_twins(headers)?;
+        }
+        let Some(provider) = &route.provider else { return Ok(None) };
+        if provider.off.is_some() {
+            return Err(ProxyError::ProviderNotConfigured { provider: Arc::clone(&provider.id) });
+        }
+        match route.act_as {
+            ActAs::None => Ok(None),
+            ActAs::User => Ok(Some(Who { provider, end_user: snapshot.end_user.read(headers)? })),
+        }
+    }
+
+    /// A token that is good now: from memory without an await, else through the keeper.
+    async fn token(&self, who: Who<'_>, cx: &Context) -> Result<Arc<Token>, ProxyError> {
+        if let Some(token) = self.keeper.fresh(who.provider, who.key()) {
+            return Ok(token);
+        }
+        cx.waited_for_token();
+        let token = self.keeper.credential(who.provider, who.key()).await;
+        token.map_err(|failed| ProxyError::from_keeper(failed, who.provider, who.end_user))
+    }
+
+    /// The config as it is now. One comparison of pointers where it has not changed.
+    fn view(&self) -> Rc<View> {
+        let current = self.live.swap().load();
+        let mut held = self.view.borrow_mut();
+        if !Arc::ptr_eq(&current, &held.snapshot) {
+            *held = View::new(Arc::clone(&current));
+        }
+        Rc::clone(&held)
+    }
+}
+
+/// Whether a request's `Host` and `Origin` may call at all; the admin listener keeps the same rules.
+///
+/// # Errors
+/// As the proxy's own: `caller-refused` or `bad-request`.
+pub fn check_guard(guard: &crate::config::Guard, peer: &Peer, head: &http::request::Parts) -> Result<(), ProxyError> {
+    guard::check(guard, peer, head).map(drop)
+}
+
+impl<'c> Who<'c> {
+    fn key(&self) -> ConnectionKeyRef<'c> {
+        let account = self.end_user.account.unwrap_or(DEFAULT_ACCOUNT);
+        ConnectionKeyRef { provider: &self.provider.id, end_user: self.end_user.name, account }
+    }
+}

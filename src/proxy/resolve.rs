@@ -1,0 +1,20 @@
+//! From a request's method, host and exact path bytes to its route. Used by calls and by `explain` alike.
+
+use super::Target;
+use super::error::ProxyError;
+use crate::config::Snapshot;
+use crate::route::{Found, path};
+use http::{Method, Uri};
+
+/// The most specific route that takes the request (contract §3). The query and any fragment have no part in it.
+pub(super) fn resolve<'c>(snapshot: &'c Snapshot, method: &Method, host: Option<&str>, uri: &'c Uri) -> Result<Target<'c>, ProxyError> {
+    if uri.authority().is_some() {
+        return Err(ProxyError::NoRoute { absolute: true });
+    }
+    path::check(uri.path()).map_err(|fault| ProxyError::BadPath(fault.reason()))?;
+    match snapshot.routes.find(method, host, uri.path()) {
+        Found::Route { value, captures } => Ok(Target { route: value, captures, query: uri.query() }),
+        Found::MethodNotAllowed { allow } => Err(ProxyError::MethodNotAllowed { allow }),
+        Found::None => Err(ProxyError::NoRoute { absolute: false }),
+    }
+}
