@@ -16,6 +16,7 @@
 //! | 3 | [`oauth`] | the one caller of token endpoints |
 //! | 4 | [`token`] | a fresh credential, one refresh in flight a connection |
 //! | 5 | [`proxy`] | the path of a call |
+//! | 6 | [`server`] | listeners, workers, admin API, drain |
 
 pub mod attach;
 pub mod base;
@@ -25,6 +26,7 @@ pub mod oauth;
 pub mod provider;
 pub mod proxy;
 pub mod route;
+pub mod server;
 pub mod store;
 pub mod token;
 pub mod upstream;

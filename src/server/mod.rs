@@ -1,0 +1,19 @@
+//! Floor 6: listeners and the connections on them: the proxy's workers, the admin API, health, and the drain at the end.
+
+pub mod admin;
+pub mod control;
+pub mod listen;
+pub mod worker;
+
+pub use listen::BindError;
+pub use worker::Workers;
+
+/// What a server is doing, as told to all that accept or serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Serving,
+    /// No new connections; those in use finish their call and close.
+    Draining,
+    /// Whatever is left is dropped.
+    Stopping,
+}

@@ -1,0 +1,308 @@
+//! The data plane: one thread a core, each with its own runtime, sockets, upstream pool and connections. Nothing here is shared or locked.
+
+use super::Phase;
+use super::listen::Bound;
+use crate::proxy::{Peer, Proxy};
+use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+/// How long a connection may take to send a request's head, and how long it may idle between two.
+const HEAD_WITHIN: Duration = Duration::from_secs(75);
+/// The longest request head, in bytes; past it hyper answers 431 and closes.
+const HEAD_MAX: usize = 64 * 1024;
+/// The most client connections of one worker. More wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 20_000;
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How long connections are kept open at the beginning of a drain: for the first call of one that was just accepted, and so that busy clients
+/// are told `Connection: close` with an answer instead of finding their connection gone under a call.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Workers {
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts a thread for each set of sockets. `make` builds the worker's proxy on its own thread.
+    ///
+    /// # Errors
+    /// When a thread or its runtime cannot be had.
+    pub fn start<F>(sets: Vec<Vec<Bound>>, phase: &watch::Receiver<Phase>, make: F) -> io::Result<Workers>
+    where
+        F: Fn() -> Rc<Proxy> + Clone + Send + 'static,
+    {
+        let mut threads = Vec::new();
+        for (number, set) in sets.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (make, phase) = (make.clone(), phase.clone());
+            let run = move || {
+                LocalSet::new().block_on(&runtime, async move {
+                    if let Err(error) = run(set, phase, make()).await {
+                        tracing::error!(%error, "a worker could not listen");
+                    }
+                });
+            };
+            threads.push(std::thread::Builder::new().name(format!("attache-{number}")).spawn(run)?);
+        }
+        Ok(Workers { threads })
+    }
+
+    /// Waits for every worker to end, which they do once the phase is `Draining` and their calls are through, or at `Stopping`.
+    pub fn join(self) {
+        for thread in self.threads {
+            // A panic in one worker was told by the panic hook; the others are still to be waited for.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a worker's connections share.
+struct Worker {
+    proxy: Rc<Proxy>,
+    live: RefCell<HashMap<u64, Rc<Stop>>>,
+    next: Cell<u64>,
+    /// Answers say `Connection: close` (RFC 9112 §9.6).
+    closing: Cell<bool>,
+    /// Wakes those who wait for a connection to end: the accept loops at their limit, the drain for the last one.
+    ended: tokio::sync::Notify,
+}
+
+/// Asks one connection to finish its call and close. A flag and a waker instead of a channel: nothing is polled per event.
+#[derive(Default)]
+struct Stop {
+    asked: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Stop {
+    fn ask(&self) {
+        self.asked.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+async fn run(set: Vec<Bound>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy>) -> io::Result<()> {
+    let worker = Rc::new(Worker {
+        proxy,
+        live: RefCell::default(),
+        next: Cell::new(0),
+        closing: Cell::new(false),
+        ended: tokio::sync::Notify::new(),
+    });
+    let mut accepting = Vec::new();
+    for bound in set {
+        let (worker, phase) = (Rc::clone(&worker), phase.clone());
+        accepting.push(match bound {
+            Bound::Tcp { listener, address } => {
+                let listener = TcpListener::from_std(listener)?;
+                tokio::task::spawn_local(accept_tcp(worker, listener, address.ip(), phase))
+            }
+            Bound::Unix { listener } => {
+                let listener = UnixListener::from_std(listener)?;
+                tokio::task::spawn_local(accept_unix(worker, listener, phase))
+            }
+        });
+    }
+    let sweeping = Rc::clone(&worker);
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            sweeping.proxy.sweep();
+        }
+    });
+    // A closed channel means that whoever would tell us to drain is gone: the same as being told.
+    let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+    worker.closing.set(true);
+    for task in accepting {
+        let _ = task.await;
+    }
+    if !worker.live.borrow().is_empty() {
+        // Losing either arm is safe: both are only waits.
+        tokio::select! {
+            () = tokio::time::sleep(LINGER) => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => {}
+        }
+    }
+    for stop in worker.live.borrow().values() {
+        stop.ask();
+    }
+    loop {
+        let ended = worker.ended.notified();
+        if worker.live.borrow().is_empty() {
+            return Ok(());
+        }
+        // Losing either arm is safe: both are asked again from the state they watch.
+        tokio::select! {
+            () = ended => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => return Ok(()),
+        }
+    }
+}
+
+async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, bound: std::net::IpAddr, mut phase: watch::Receiver<Phase>) {
+    let peer = Rc::new(Peer { unix: false, uid: None, bound: Some(bound) });
+    let accept = |accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>| {
+        let (stream, _) = accepted?;
+        // Answers go out at once; without this, small ones wait for the client's acknowledgement.
+        stream.set_nodelay(true)?;
+        serve(&worker, stream, Rc::clone(&peer));
+        Ok(())
+    };
+    loop {
+        // Losing `accept` is safe: tokio leaves the connection in the kernel's queue.
+        tokio::select! {
+            accepted = listener.accept() => worker.after_accept(accept(accepted)).await,
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
+        }
+    }
+    // Who had already connected is served: their call may be on the way. The kernel is asked itself, because tokio answers from the readiness
+    // that it last heard of, and would leave those who came since to be reset.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, address)) = listener.accept() {
+        let accepted = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+        if accept(accepted.map(|stream| (stream, address))).is_err() {
+            break;
+        }
+    }
+}
+
+async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, mut phase: watch::Receiver<Phase>) {
+    let accept = |accepted: io::Result<(tokio::net::UnixStream, tokio::net::unix::SocketAddr)>| {
+        let (stream, _) = accepted?;
+        let uid = stream.peer_cred()?.uid();
+        serve(&worker, stream, Rc::new(Peer { unix: true, uid: Some(uid), bound: None }));
+        Ok(())
+    };
+    loop {
+        // As above.
+        tokio::select! {
+            accepted = listener.accept() => worker.after_accept(accept(accepted)).await,
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
+        }
+    }
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, address)) = listener.accept() {
+        let accepted = stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream));
+        if accept(accepted.map(|stream| (stream, address.into()))).is_err() {
+            break;
+        }
+    }
+}
+
+impl Worker {
+    /// Waits where going on at once would do harm: out of file descriptors, or at the connection limit.
+    async fn after_accept(&self, accepted: io::Result<()>) {
+        if let Err(error) = accepted {
+            // ECONNABORTED and the like concern one client; running out of descriptors concerns all and passes only as connections end.
+            tracing::debug!(%error, "a connection could not be accepted");
+            if matches!(error.raw_os_error(), Some(23 | 24)) {
+                tracing::warn!("out of file descriptors: raise the limit (`ulimit -n`)");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        loop {
+            let ended = self.ended.notified();
+            if self.live.borrow().len() < CONNECTIONS_MAX {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+fn serve<S>(worker: &Rc<Worker>, stream: S, peer: Rc<Peer>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let proxy = Rc::clone(&worker.proxy);
+    let on = Rc::clone(worker);
+    let service = service_fn(move |request| {
+        let (proxy, peer, on) = (Rc::clone(&proxy), Rc::clone(&peer), Rc::clone(&on));
+        async move {
+            let mut answer = proxy.handle(peer, request).await;
+            if on.closing.get() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    // `pipeline_flush` stays off: it takes write back-pressure away, and a large answer would gather in memory.
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let stop = Rc::new(Stop::default());
+    let number = worker.next.get();
+    worker.next.set(number.wrapping_add(1));
+    worker.live.borrow_mut().insert(number, Rc::clone(&stop));
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let _end = End { worker, number };
+        let served = Serve { connection, stop };
+        if let Err(error) = served.await {
+            tracing::debug!(%error, "a client connection ended");
+        }
+    });
+}
+
+/// Strikes a connection off the list, also when its task panics.
+struct End {
+    worker: Rc<Worker>,
+    number: u64,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.worker.live.borrow_mut().remove(&self.number);
+        self.worker.ended.notify_waiters();
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A connection that closes after its current call when asked.
+    struct Serve<C> {
+        #[pin]
+        connection: C,
+        stop: Rc<Stop>,
+    }
+}
+
+impl<S, T> Future for Serve<http1::Connection<TokioIo<S>, T>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::proxy::ProxyBody>,
+    T::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Output = Result<(), hyper::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if this.stop.asked.take() {
+            this.connection.as_mut().graceful_shutdown();
+        } else if this.stop.waker.borrow().is_none() {
+            // A task's waker stays the same for its life, so once is enough.
+            *this.stop.waker.borrow_mut() = Some(cx.waker().clone());
+        }
+        this.connection.poll(cx)
+    }
+}
