@@ -17,6 +17,7 @@
 //! | 4 | [`token`] | a fresh credential, one refresh in flight a connection |
 //! | 5 | [`proxy`] | the path of a call |
 //! | 6 | [`server`] | listeners, workers, admin API, drain |
+//! | – | [`sandbox`] | a provider of our own for development and tests |
 
 pub mod attach;
 pub mod base;
@@ -26,6 +27,7 @@ pub mod oauth;
 pub mod provider;
 pub mod proxy;
 pub mod route;
+pub mod sandbox;
 pub mod server;
 pub mod store;
 pub mod token;
