@@ -18,9 +18,13 @@
 //! | 5 | [`proxy`] | the path of a call |
 //! | 6 | [`server`] | listeners, workers, admin API, drain |
 //! | – | [`sandbox`] | a provider of our own for development and tests |
+//! | 7 | [`app`] | puts the parts together |
+//! | 8 | [`cli`] | the command line |
 
+pub mod app;
 pub mod attach;
 pub mod base;
+pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod oauth;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `attache` program: parses its arguments and calls the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    attache::cli::main()
+}

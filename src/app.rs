@@ -1,0 +1,256 @@
+//! Floor 7: the composition root. The only file that names concrete stores and puts the rooms together.
+
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::ids::random_token;
+use crate::base::secret::Secret;
+use crate::config::{AdminToken, AdminTokens, ConfigErrors, KeySource, Live, Startup, StoreKind};
+use crate::oauth::TokenClient;
+use crate::proxy::Proxy;
+use crate::server::admin::{self, Admin};
+use crate::server::listen::{self, Bound};
+use crate::server::{BindError, Phase, Workers, control};
+use crate::store::keyfile::{self, KeyFileError, Made};
+use crate::store::memory::MemoryStore;
+use crate::store::seal::{BadKey, Sealer, SealingKey};
+use crate::store::sled::SledStore;
+use crate::store::{Records, Store, StoreError};
+use crate::token::Keeper;
+use crate::upstream::{Connector, Fetch, TlsRoots};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How configs read the environment.
+pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// What a run is made of besides its config; tests inject what they must.
+#[derive(Clone)]
+pub struct Settings {
+    pub config: PathBuf,
+    pub environment: Environment,
+    pub clock: Arc<dyn Clock>,
+    pub tls: Arc<TlsRoots>,
+    /// By default one worker for each core this process may use.
+    pub workers: Option<NonZeroUsize>,
+}
+
+impl Settings {
+    pub fn new(config: PathBuf) -> Self {
+        Settings {
+            config,
+            environment: Arc::new(|name| std::env::var(name).ok()),
+            clock: Arc::new(SystemClock),
+            tls: TlsRoots::system(),
+            workers: None,
+        }
+    }
+}
+
+/// Why Attaché did not start, or ended with a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("{0}")]
+    Config(ConfigErrors),
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    #[error(transparent)]
+    BadKey(#[from] BadKey),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A running Attaché.
+pub struct Running {
+    /// The proxy listener's TCP addresses.
+    pub proxy: Vec<SocketAddr>,
+    /// The admin listener's.
+    pub admin: Vec<SocketAddr>,
+    pub health: Vec<SocketAddr>,
+    pub live: Arc<Live>,
+    pub records: Records,
+    pub keeper: Arc<Keeper>,
+    phase: watch::Sender<Phase>,
+    workers: Workers,
+    drain: Duration,
+}
+
+/// Starts everything; ready to be called when this returns. Must run on the control runtime.
+///
+/// # Errors
+/// With what is wrong and how to mend it: nothing is left half started.
+pub async fn start(settings: Settings) -> Result<Running, AppError> {
+    let environment = Arc::clone(&settings.environment);
+    let live = Live::start(&settings.config, environment).map_err(AppError::Config)?;
+    let snapshot = live.snapshot();
+    let startup = &snapshot.startup;
+    for warning in &snapshot.warnings {
+        tracing::warn!("{warning}");
+    }
+    let copies = settings.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    // Ports first: a second Attaché is told of the taken port before it waits for the store's lock.
+    let proxies = listen::bind(&startup.proxy, "proxy", copies)?;
+    let admins = listen::bind(&startup.admin, "admin", 1)?;
+    let healths = startup.health.as_ref().map(|health| listen::bind(health, "health", 1)).transpose()?.unwrap_or_default();
+    let records = open_records(startup).await?;
+    let tokens = admin_tokens(&startup.admin_tokens)?;
+
+    let control_plane = tokio::runtime::Handle::current();
+    let client = TokenClient::new(Fetch::new(Arc::clone(&settings.tls)), Arc::clone(&settings.clock));
+    let keeper = Keeper::new(records.clone(), client, Arc::clone(&settings.clock), control_plane);
+    keeper.recover().await?;
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let addresses = |sets: &[Vec<Bound>]| -> Vec<SocketAddr> { sets.iter().take(1).flatten().filter_map(Bound::tcp).collect() };
+    let (proxy, admin_at, health) = (addresses(&proxies), addresses(&admins), addresses(&healths));
+
+    let workers = {
+        let (live, keeper) = (Arc::clone(&live), Arc::clone(&keeper));
+        let connector = Connector::new(&settings.tls);
+        Workers::start(proxies, &phases, move || Proxy::new(Arc::clone(&live), Arc::clone(&keeper), connector.clone()))?
+    };
+    let admin = Admin::new(Arc::clone(&live), records.clone(), tokens, startup.admin.hosts.clone());
+    for bound in admins.into_iter().flatten() {
+        let admin = Arc::clone(&admin);
+        control::serve(bound, phases.clone(), move |peer, request| Arc::clone(&admin).handle(peer, request))?;
+    }
+    for bound in healths.into_iter().flatten() {
+        let admin = Arc::clone(&admin);
+        control::serve(bound, phases.clone(), move |_, request| {
+            let answer = admin::health_only(&admin, &request);
+            async move { answer }
+        })?;
+    }
+    Arc::clone(&live).spawn_watch(&tokio::runtime::Handle::current());
+    let drain = startup.drain;
+    tracing::info!(
+        proxy = %listed(&proxy), admin = %listed(&admin_at), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
+    );
+    Ok(Running { proxy, admin: admin_at, health, live, records, keeper, phase, workers, drain })
+}
+
+fn listed(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(" ")
+}
+
+impl Running {
+    /// Finishes the calls under way, at most for `shutdown.drain`, then closes the store.
+    ///
+    /// # Errors
+    /// When the store could not be closed whole.
+    pub async fn stop(self) -> Result<(), AppError> {
+        let drain = self.drain;
+        self.stop_within(drain, std::future::pending()).await
+    }
+
+    async fn stop_within(self, drain: Duration, at_once: impl Future<Output = ()>) -> Result<(), AppError> {
+        self.phase.send_replace(Phase::Draining);
+        let joined = tokio::task::spawn_blocking(move || self.workers.join());
+        tokio::pin!(joined);
+        // Losing the join is safe: it is waited for again below, once the workers were told to stop.
+        let ended = tokio::select! {
+            _ = &mut joined => true,
+            () = tokio::time::sleep(drain) => false,
+            () = at_once => false,
+        };
+        self.phase.send_replace(Phase::Stopping);
+        if !ended {
+            tracing::warn!("calls were cut off at the end of the drain");
+            let _ = joined.await;
+        }
+        // A refresh under way may have spent its token already: it gets the time to put the new one on disk.
+        self.keeper.drain(Duration::from_secs(30)).await;
+        self.records.close().await?;
+        tracing::info!("attache has stopped");
+        Ok(())
+    }
+}
+
+/// Starts, and stops at SIGTERM or SIGINT: the first drains, the second ends at once.
+///
+/// # Errors
+/// As [`start`] and [`Running::stop`].
+pub async fn serve(settings: Settings) -> Result<(), AppError> {
+    let running = start(settings).await?;
+    until_signal(running).await
+}
+
+/// Serves a running Attaché until a signal ends it.
+///
+/// # Errors
+/// As [`Running::stop`].
+pub async fn until_signal(running: Running) -> Result<(), AppError> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Losing either arm is safe: the drain begins with both.
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    tracing::info!("draining; a second signal stops at once");
+    let drain = running.drain;
+    let again = async move {
+        // As above.
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    };
+    running.stop_within(drain, again).await
+}
+
+/// Opens the store that the config names, with its keys; also for the command line while no server runs.
+///
+/// # Errors
+/// When it is open elsewhere, damaged, or sealed with another key.
+pub async fn open_records(startup: &Startup) -> Result<Records, AppError> {
+    let exists = match &startup.store {
+        StoreKind::Memory => false,
+        StoreKind::Sled { path } => SledStore::exists(path),
+    };
+    let sealer = sealer(&startup.keys, exists)?;
+    let store: Arc<dyn Store> = match &startup.store {
+        StoreKind::Memory => MemoryStore::new(),
+        StoreKind::Sled { path } => {
+            let path = path.clone();
+            let opened = tokio::task::spawn_blocking(move || SledStore::open(&path)).await;
+            opened.map_err(|_| AppError::Other("opening the store broke off".to_owned()))??
+        }
+    };
+    let records = Records::new(store, sealer);
+    // Every record is opened once, so that a store sealed with another key refuses at the start rather than at each call.
+    records.check().await?;
+    Ok(records)
+}
+
+fn sealer(keys: &KeySource, store_exists: bool) -> Result<Sealer, AppError> {
+    let keys = match keys {
+        KeySource::Given(keys) => keys.iter().map(|key| SealingKey::from_base64(key.expose())).collect::<Result<Vec<_>, _>>()?,
+        KeySource::File(path) => {
+            let (key, made) = keyfile::load_or_make_key(path, store_exists)?;
+            tell(made, path, "made a new encryption key: back it up, apart from the store; without it the store cannot be read");
+            vec![key]
+        }
+    };
+    Ok(Sealer::new(&keys))
+}
+
+fn admin_tokens(source: &AdminTokens) -> Result<Vec<AdminToken>, AppError> {
+    match source {
+        AdminTokens::Given(tokens) => Ok(tokens.clone()),
+        AdminTokens::File(path) => {
+            let (token, made) = keyfile::load_or_make(path, || Secret::new(random_token()), true)?;
+            tell(made, path, "made a new admin token");
+            Ok(vec![admin::whole_token(token)])
+        }
+    }
+}
+
+fn tell(made: Made, path: &std::path::Path, news: &str) {
+    match made {
+        Made::Now => tracing::warn!(path = %path.display(), "{news}"),
+        Made::Before { warning: Some(warning) } => tracing::warn!(path = %path.display(), "{warning}"),
+        Made::Before { warning: None } => {}
+    }
+}
