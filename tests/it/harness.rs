@@ -1,0 +1,277 @@
+//! A whole Attaché in this process, beside a sandbox provider, on ports that the system chose and on one clock that the test moves.
+
+use crate::wire::{self, Answer, Body, empty};
+use attache::app::{self, Running, Settings};
+use attache::base::clock::{Clock, ManualClock, UnixMillis};
+use attache::base::ids::ConnectionKey;
+use attache::config::Live;
+use attache::provider::Registration;
+use attache::sandbox::{self, IssuedGrant, Sandbox};
+use attache::store::{Connection, Expect, wire::parse_import};
+use attache::upstream::TlsRoots;
+use http::Request;
+use serde_json::{Value, json};
+use std::fs;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub const MEGAN: &str = "megan@personalemail.com";
+pub const ALEX: &str = "alex@personalemail.com";
+pub const ADMIN_TOKEN: &str = "admin-token-of-the-tests";
+
+/// How long the sandbox's access tokens live.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+
+/// 2026-01-01T00:00:00Z.
+pub const START: UnixMillis = UnixMillis(1_767_225_600_000);
+
+/// The routes that most tests need. `SANDBOX` becomes the sandbox's address.
+const ROUTES: &str = "
+  - name: list-photos
+    match: GET /photos
+    provider: sandbox
+    upstream: http://SANDBOX/v1/photos
+  - name: photo
+    match: GET /photos/{id}
+    provider: sandbox
+    upstream: http://SANDBOX/v1/photos/{id}/content
+  - name: api
+    match: /api/{*rest}
+    provider: sandbox
+    upstream: http://SANDBOX/v1/{rest}
+";
+
+/// What a world is made of, before it starts.
+pub struct Plan {
+    listen: String,
+    top: String,
+    provider: String,
+    token_hosts: Vec<String>,
+    token_url: String,
+    routes: String,
+    store: &'static str,
+    tls: Arc<TlsRoots>,
+}
+
+/// A running Attaché and its sandbox.
+pub struct World {
+    pub folder: TempDir,
+    pub sandbox: Sandbox,
+    pub clock: ManualClock,
+    pub running: Running,
+    /// Where the client app calls.
+    pub proxy: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Plan {
+    pub fn new() -> Plan {
+        Plan {
+            listen: "  proxy: 127.0.0.1:0\n  public: 127.0.0.1:0\n  admin: 127.0.0.1:0\n".into(),
+            top: String::new(),
+            provider: String::new(),
+            token_hosts: Vec::new(),
+            token_url: "http://SANDBOX/token".into(),
+            routes: ROUTES.into(),
+            store: "{memory: {}, encryption_key_file: ./attache.key}",
+            tls: TlsRoots::with_roots(Vec::new()),
+        }
+    }
+
+    /// The lines under `listen:`.
+    pub fn listen(mut self, lines: &str) -> Plan {
+        self.listen = lines.into();
+        self
+    }
+
+    /// Further lines at the top level.
+    pub fn top(mut self, lines: &str) -> Plan {
+        self.top.push_str(lines);
+        self
+    }
+
+    /// Further lines of the provider `sandbox`, indented by four.
+    pub fn provider(mut self, lines: &str) -> Plan {
+        self.provider.push_str(lines);
+        self
+    }
+
+    /// Lets the sandbox's tokens go there too.
+    pub fn token_host(self, address: SocketAddr) -> Plan {
+        self.token_name(&address.to_string())
+    }
+
+    /// The same by name and port.
+    pub fn token_name(mut self, name: &str) -> Plan {
+        self.token_hosts.push(name.to_owned());
+        self
+    }
+
+    pub fn token_url(mut self, url: &str) -> Plan {
+        self.token_url = url.into();
+        self
+    }
+
+    /// Further routes, indented by two.
+    pub fn routes(mut self, lines: &str) -> Plan {
+        self.routes.push_str(lines);
+        self
+    }
+
+    /// A route under `/up/` for everything of a scripted upstream, with the end user's token; `keys` are further lines, indented by four.
+    pub fn up(self, address: SocketAddr, keys: &str) -> Plan {
+        let route =
+            format!("  - name: up\n    match: /up/{{*rest}}\n    provider: sandbox\n    upstream: http://{address}/{{rest}}\n{keys}");
+        self.token_host(address).routes(&route)
+    }
+
+    pub fn on_disk(mut self) -> Plan {
+        self.store = "{sled: {path: ./attache.db}, encryption_key_file: ./attache.key}";
+        self
+    }
+
+    pub fn tls(mut self, roots: Arc<TlsRoots>) -> Plan {
+        self.tls = roots;
+        self
+    }
+
+    pub fn yaml(&self, sandbox: SocketAddr) -> String {
+        let hosts: Vec<String> = self.token_hosts.iter().chain([&sandbox.to_string()]).map(|host| format!("\"{host}\"")).collect();
+        let Plan { listen, top, provider, token_url, routes, store, .. } = self;
+        let yaml = format!(
+            "listen:\n{listen}store: {store}\nadmin: {{token: {ADMIN_TOKEN}}}\n{top}providers:\n  sandbox:\n    client_id: {}\n    \
+             client_secret: {}\n    token_url: {token_url}\n    revoke_url: http://SANDBOX/revoke\n    token_hosts: [{}]\n{provider}routes:\n{routes}",
+            sandbox::Settings::DEV_CLIENT_ID,
+            sandbox::Settings::DEV_CLIENT_SECRET,
+            hosts.join(", "),
+        );
+        yaml.replace("SANDBOX", &sandbox.to_string())
+    }
+
+    pub async fn start(self) -> World {
+        let clock = ManualClock::at(START);
+        let settings =
+            sandbox::Settings { bind: ([127, 0, 0, 1], 0).into(), access_token_life: TOKEN_LIFE, ..sandbox::Settings::default() };
+        let sandbox = Sandbox::start(settings, Arc::new(clock.clone())).await.expect("the sandbox starts");
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("routes.yaml");
+        fs::write(&config, self.yaml(sandbox.addr)).expect("written");
+        let settings = Settings {
+            config,
+            environment: Arc::new(|_| None),
+            clock: Arc::new(clock.clone()),
+            tls: self.tls,
+            workers: NonZeroUsize::new(2),
+        };
+        let running = app::start(settings).await.unwrap_or_else(|error| panic!("attache starts: {error}"));
+        let (proxy, admin) = (running.proxy[0], running.admin[0]);
+        World { folder, sandbox, clock, running, proxy, admin }
+    }
+}
+
+impl World {
+    /// With the common routes.
+    pub async fn start() -> World {
+        Plan::new().start().await
+    }
+
+    /// The same, with Megan connected.
+    pub async fn connected() -> World {
+        let world = World::start().await;
+        world.connect(MEGAN).await;
+        world
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("routes.yaml")
+    }
+
+    pub fn live(&self) -> &Arc<Live> {
+        &self.running.live
+    }
+
+    pub fn registration(&self) -> Arc<Registration> {
+        Arc::clone(&self.live().snapshot().providers["sandbox"])
+    }
+
+    /// Connects a user with a fresh grant of the sandbox.
+    pub async fn connect(&self, user: &str) -> IssuedGrant {
+        let grant = self.sandbox.issue_grant(user, &["photos.read", "photos.write", "profile"]).expect("a client");
+        self.import(&json!({
+            "provider": "sandbox", "end_user": user, "access_token": grant.access_token.expose(),
+            "refresh_token": grant.refresh_token.as_ref().map(|token| token.expose()), "expires_at": grant.expires_at.to_rfc3339(),
+        }))
+        .await;
+        grant
+    }
+
+    /// Connects a user whose access token has expired, so that the first call must refresh it.
+    pub async fn connect_expired(&self, user: &str) -> IssuedGrant {
+        let grant = self.sandbox.issue_grant(user, &["photos.read", "photos.write", "profile"]).expect("a client");
+        self.import(&json!({
+            "provider": "sandbox", "end_user": user, "access_token": grant.access_token.expose(),
+            "refresh_token": grant.refresh_token.as_ref().map(|token| token.expose()), "expires_at": START.minus(Duration::from_secs(1)).to_rfc3339(),
+        }))
+        .await;
+        grant
+    }
+
+    pub async fn import(&self, line: &Value) {
+        let connection = parse_import(&line.to_string(), self.clock.now()).expect("an import line");
+        self.running.records.put_connection(&connection, Expect::Any).await.expect("written");
+        self.running.keeper.forget(connection.key.borrow());
+    }
+
+    /// The user's connection as it is stored.
+    pub async fn stored(&self, user: &str) -> Option<Connection> {
+        self.running.records.connection(&key(user)).await.expect("read").map(|keyed| keyed.record)
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        wire::call(self.proxy, request).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, &[("x-end-user", MEGAN)], empty()).await
+    }
+
+    pub async fn get_as(&self, user: &str, path: &str) -> Answer {
+        self.call("GET", path, &[("x-end-user", user)], empty()).await
+    }
+
+    /// A call with exactly these headers besides `Host`.
+    pub async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Body) -> Answer {
+        self.send(with_headers(wire::request(method, path), headers).body(body).expect("a request")).await
+    }
+
+    /// A call of the admin API with its token.
+    pub async fn admin(&self, method: &str, path: &str) -> Answer {
+        let request = wire::request(method, path).header("authorization", format!("Bearer {ADMIN_TOKEN}"));
+        wire::call(self.admin, request.body(empty()).expect("a request")).await
+    }
+}
+
+pub fn key(user: &str) -> ConnectionKey {
+    ConnectionKey::new("sandbox", user, "default")
+}
+
+pub fn with_headers(mut request: http::request::Builder, headers: &[(&str, &str)]) -> http::request::Builder {
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request
+}
+
+pub fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// A port that nobody has at this moment.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    listener.local_addr().expect("an address").port()
+}

@@ -1,0 +1,21 @@
+//! What a user of Attaché sees, end to end: the real listeners, the sandbox provider and scripted upstreams, over real sockets.
+//!
+//! Tests that a row of the threat table asks for carry its number in their name (`threat_03_…`).
+
+#![allow(unreachable_pub, reason = "a test binary has nobody to reach it")]
+
+mod harness;
+mod process;
+mod upstream;
+mod wire;
+
+mod calls;
+mod cli;
+mod headers;
+mod reload;
+mod rewriting;
+mod secrets;
+mod smuggling;
+mod streaming;
+mod tls;
+mod tokens;
