@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Runs every example against `attache dev` on free ports, and checks what they saved.
+#
+#     examples/run.sh ATTACHE_BINARY
+#
+# Wants bash, curl, python3 and node 18. Writes under TMPDIR (/tmp) only. Exit code 0 when all passed.
+set -uo pipefail
+
+attache=${1:?"usage: run.sh ATTACHE_BINARY, as in run.sh target/release/attache"}
+[ -x "$attache" ] || { echo "$attache is no program: build it first" >&2; exit 2; }
+here=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/attache-examples-XXXXXX")
+server=
+passed=0 failed=0
+
+finish() {
+  if [ -n "$server" ]; then
+    kill "$server" 2>/dev/null
+    wait "$server" 2>/dev/null
+  fi
+  rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Four ports that nobody listens on. All are held at once, so that they differ.
+read -r proxy public admin sandbox <<< "$(python3 - <<'PY'
+import socket
+sockets = [socket.socket() for _ in range(4)]
+for one in sockets:
+    one.bind(("127.0.0.1", 0))
+print(*("127.0.0.1:%d" % one.getsockname()[1] for one in sockets))
+PY
+)"
+
+"$attache" dev --proxy "$proxy" --public "$public" --admin "$admin" --sandbox "$sandbox" > "$work/dev.out" 2> "$work/dev.log" &
+server=$!
+
+ready=
+for _ in $(seq 150); do
+  kill -0 "$server" 2>/dev/null || break
+  # The welcome is printed once the end user is connected, which is after the listeners answer.
+  if "$attache" health --address "$admin" 2>/dev/null && grep -q X-End-User "$work/dev.out"; then ready=yes; break; fi
+  sleep 0.2
+done
+if [ -z "$ready" ]; then
+  echo "attache dev did not become ready:" >&2
+  cat "$work/dev.out" "$work/dev.log" >&2
+  exit 1
+fi
+export ATTACHE_URL="http://$proxy"
+
+tell() { # OUTCOME NAME [WHY]
+  if [ "$1" = ok ]; then
+    passed=$((passed + 1)); echo "ok      $2"
+  else
+    failed=$((failed + 1)); echo "FAILED  $2: $3"; sed 's/^/          /' "$work/said"
+  fi
+}
+
+is_jpeg() { # FILE: whole, by its first and last bytes, and no thumbnail
+  [ -f "$1" ] && [ "$(head -c 3 "$1" | od -An -tx1 | tr -d ' \n')" = ffd8ff ] \
+    && [ "$(tail -c 2 "$1" | od -An -tx1 | tr -d ' \n')" = ffd9 ] && [ "$(wc -c < "$1")" -gt 20000 ]
+}
+
+saves() { # NAME FILE COMMAND...: the command saves a JPEG
+  local name=$1 file=$2; shift 2
+  if ! timeout 60 "$@" > "$work/said" 2>&1; then tell bad "$name" "it failed"; return; fi
+  if is_jpeg "$file"; then tell ok "$name"; else tell bad "$name" "$file is no JPEG of full size"; fi
+}
+
+refuses() { # NAME COMMAND...: for somebody who is not connected the command ends with 3 and says so
+  local name=$1 code=0; shift
+  END_USER=nobody@personalemail.com timeout 60 "$@" > "$work/said" 2>&1 || code=$?
+  if [ "$code" = 3 ] && grep -q connect "$work/said"; then tell ok "$name"; else tell bad "$name" "expected exit code 3, got $code"; fi
+}
+
+saves "photos.sh saves a photo" "$work/sh.jpg" bash "$here/photos.sh" "$work/sh.jpg"
+saves "printpixie.py saves a photo" "$work/py.jpg" python3 "$here/printpixie.py" --out "$work/py.jpg"
+second=$(sed -n '2s/ .*//p' "$work/said")
+saves "printpixie.py saves the photo it is told" "$work/py2.jpg" python3 "$here/printpixie.py" "$second" --out "$work/py2.jpg"
+saves "printpixie.mjs saves a photo" "$work/js.jpg" node "$here/printpixie.mjs" "" "$work/js.jpg"
+refuses "photos.sh tells who must connect" bash "$here/photos.sh" "$work/none.jpg"
+refuses "printpixie.py tells who must connect" python3 "$here/printpixie.py" --out "$work/none.jpg"
+refuses "printpixie.mjs tells who must connect" node "$here/printpixie.mjs" "" "$work/none.jpg"
+
+: > "$work/said"
+if cmp -s "$work/sh.jpg" "$work/py.jpg" && cmp -s "$work/sh.jpg" "$work/js.jpg" && ! cmp -s "$work/py.jpg" "$work/py2.jpg"; then
+  tell ok "all three saved the same first photo, and the second is another"
+else
+  tell bad "all three saved the same first photo, and the second is another" "the files say otherwise"
+fi
+
+if [ "$failed" -gt 0 ]; then echo "the log of attache dev:"; tail -n 40 "$work/dev.log"; fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
