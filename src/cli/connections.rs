@@ -4,7 +4,7 @@ use super::{ConfigArg, Failure, Outcome, print};
 use crate::app;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::{ConnectionKey, DEFAULT_ACCOUNT};
-use crate::config::Snapshot;
+use crate::config::{Snapshot, StoreKind};
 use crate::store::{Connection, Expect, Records, wire};
 use clap::{Args, Subcommand};
 use std::fmt::Write;
@@ -63,6 +63,11 @@ pub(super) fn run(verb: ConnectionsVerb) -> Outcome {
         ConnectionsVerb::Delete(args) => &args.config,
     };
     let snapshot = crate::config::load(&config.config, &super::environment).map_err(Failure::usage)?;
+    if snapshot.startup.store == StoreKind::Memory {
+        return Err(Failure::usage(
+            "the store is `memory`, which lives inside the running server alone: there is nothing here to read or write",
+        ));
+    }
     let lines = match &verb {
         ConnectionsVerb::Import(args) => read_lines(&args.file, &snapshot)?,
         _ => Vec::new(),

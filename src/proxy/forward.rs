@@ -8,7 +8,7 @@ use super::{Target, View, headers};
 use crate::attach::Place;
 use crate::config::{ActAs, Timeouts};
 use crate::token::Token;
-use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendError, SendFault};
+use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendError, SendFault, Stage};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
@@ -129,7 +129,7 @@ impl Failed {
     }
 }
 
-/// Sends and waits for the answer's head: `first_byte` long, counted from the last part of the upload.
+/// Sends and waits for the answer's head: `first_byte` long, counted from the connect or the last part of the upload.
 async fn exchange(
     pool: &Rc<Pool<OutBody>>,
     origin: &Origin,
@@ -138,13 +138,12 @@ async fn exchange(
     request: Request<OutBody>,
     upload: Option<&Upload>,
 ) -> Result<(Response<Incoming>, Lease<OutBody>), Failed> {
-    let sending = pool.send(origin, timeouts.connect, request);
+    let stage = Stage::default();
+    let sending = pool.send(origin, timeouts.connect, &stage, request);
     tokio::pin!(sending);
-    // The connect has a limit of its own, which comes on top.
-    let patience = timeouts.first_byte.map(|first_byte| first_byte + timeouts.connect.unwrap_or_default());
     let mut since = Instant::now();
     loop {
-        let ends = [patience.map(|patience| since + patience), deadline].into_iter().flatten().min();
+        let ends = [timeouts.first_byte.map(|first_byte| since + first_byte), deadline].into_iter().flatten().min();
         let sent = match ends {
             None => Ok(sending.as_mut().await),
             Some(ends) => tokio::time::timeout_at(ends, sending.as_mut()).await,
@@ -155,8 +154,11 @@ async fn exchange(
                     .map_err(|SendError { fault }| if matches!(fault, SendFault::Stale) { Failed::Stale } else { Failed::Send(fault) });
             }
             Err(_) => {
-                let progress = upload.map_or(since, Upload::progress);
-                if progress <= since || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                let now = Instant::now();
+                // Connecting has a limit of its own.
+                let waiting = stage.connecting().then_some(now);
+                let progress = [upload.map(Upload::progress), stage.connected(), waiting].into_iter().flatten().max().unwrap_or(since);
+                if progress <= since || deadline.is_some_and(|deadline| deadline <= now) {
                     return Err(Failed::Silent);
                 }
                 since = progress;

@@ -49,6 +49,16 @@ fn is_ours(name: &HeaderName, rules: &EndUserRules) -> bool {
     *name == rules.header || *name == rules.account_header || text.starts_with("x-attache-") || text.starts_with("proxy-")
 }
 
+/// An underscore twin of a header that never passes: servers that turn names into variables read both as one (CGI, WSGI).
+fn is_twin(name: &HeaderName, attach_header: Option<&HeaderName>) -> bool {
+    let text = name.as_str();
+    if !text.contains('_') {
+        return false;
+    }
+    let dashed = text.replace('_', "-");
+    dashed.starts_with("x-attache-") || dashed.starts_with("proxy-") || attach_header.is_some_and(|header| header.as_str() == dashed)
+}
+
 /// The headers of the upstream's request, all but the credential.
 ///
 /// # Errors
@@ -72,6 +82,7 @@ pub(super) fn outgoing(
     for (name, value) in client {
         let dropped = hop_by_hop(name)
             || is_ours(name, rules)
+            || is_twin(name, attach_header)
             || *name == EXPECT
             || *name == http::header::AUTHORIZATION
             || Some(name) == attach_header
@@ -195,6 +206,17 @@ mod tests {
         }
         keep_proxy_status_ours(&mut headers);
         assert_eq!(headers.get_all(PROXY_STATUS).iter().collect::<Vec<_>>(), ["edge; error=dns_timeout"]);
+    }
+
+    #[test]
+    fn twins_of_what_never_passes_are_known() {
+        let key = HeaderName::from_static("x-api-key");
+        for twin in ["x_attache_key", "x-attache_key", "proxy_authorization", "x_api_key", "x_api-key"] {
+            assert!(is_twin(&HeaderName::from_static(twin), Some(&key)), "{twin}");
+        }
+        for other in ["x-api-key", "x_api_keys", "snake_case"] {
+            assert!(!is_twin(&HeaderName::from_static(other), Some(&key)), "{other}");
+        }
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub fn parse_import(line: &str, now: UnixMillis) -> Result<Connection, String> {
     let provider = name(&fields, "provider")?.ok_or("`provider` is missing")?;
     let end_user = name(&fields, "end_user")?.ok_or("`end_user` is missing")?;
     let account = name(&fields, "account")?.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
-    let access_token = text(&fields, "access_token")?;
-    let refresh_token = text(&fields, "refresh_token")?;
+    let access_token = token(&fields, "access_token")?;
+    let refresh_token = token(&fields, "refresh_token")?;
     if access_token.is_none() && refresh_token.is_none() {
         return Err("one of `access_token` and `refresh_token` is needed".to_owned());
     }
@@ -80,6 +80,17 @@ fn text(fields: &Map<String, Value>, field: &str) -> Result<Option<String>, Stri
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
         Some(_) => Err(format!("`{field}` must be a text that is not empty")),
+    }
+}
+
+/// A token that can stand in a header: what a file or a shell put around it would fail each call.
+fn token(fields: &Map<String, Value>, field: &str) -> Result<Option<String>, String> {
+    let token = text(fields, field)?;
+    match &token {
+        Some(token) if token.trim() != token || token.chars().any(char::is_control) => {
+            Err(format!("`{field}` has white space around it, or a line end or another control character in it"))
+        }
+        _ => Ok(token),
     }
 }
 
@@ -141,6 +152,7 @@ mod tests {
             (r#"{"provider":"g","end_user":"m","access_token":["CANARY"]}"#, "`access_token` must be a text"),
             (r#"{"provider":"g","end_user":"m","access_token":"CANARY","expires_at":"CANARY"}"#, "`expires_at` is not an RFC 3339 time"),
             (r#"{"provider":"g","end_user":"m","acess_token":"CANARY"}"#, "unknown field `acess_token`"),
+            (r#"{"provider":"g","end_user":"m","access_token":"CANARY\n"}"#, "`access_token` has white space around it"),
             (r#"{"provider":"g","end_user":"a,b","access_token":"CANARY"}"#, "`end_user` must have"),
         ] {
             let error = check(line).expect_err(line);

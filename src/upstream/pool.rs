@@ -14,7 +14,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
@@ -28,6 +28,24 @@ const IDLE_MAX: usize = 128;
 const IDLE_FOR: Duration = Duration::from_secs(50);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How far a send has come, for whoever waits on it: connecting has a time limit of its own.
+#[derive(Debug, Default)]
+pub struct Stage {
+    connecting: Cell<bool>,
+    connected: Cell<Option<Instant>>,
+}
+
+impl Stage {
+    pub fn connecting(&self) -> bool {
+        self.connecting.get()
+    }
+
+    /// When a new connection stood, if one was needed.
+    pub fn connected(&self) -> Option<Instant> {
+        self.connected.get()
+    }
+}
 
 /// What went wrong with one send, by what the proxy may do about it.
 #[derive(Debug)]
@@ -138,6 +156,7 @@ where
         self: &Rc<Self>,
         origin: &Origin,
         connect_within: Option<Duration>,
+        stage: &Stage,
         mut request: Request<B>,
     ) -> Result<(Response<Incoming>, Lease<B>), SendError> {
         while let Some(sender) = self.checkout(origin.id) {
@@ -164,16 +183,20 @@ where
                 },
             }
         }
-        self.send_on_new(origin, connect_within, request).await
+        self.send_on_new(origin, connect_within, stage, request).await
     }
 
     async fn send_on_new(
         self: &Rc<Self>,
         origin: &Origin,
         connect_within: Option<Duration>,
+        stage: &Stage,
         mut request: Request<B>,
     ) -> Result<(Response<Incoming>, Lease<B>), SendError> {
+        stage.connecting.set(true);
         let connected = self.connector.connect(origin, connect_within).await;
+        stage.connecting.set(false);
+        stage.connected.set(Some(Instant::now()));
         let (io, h2) = connected.map_err(|error| SendError { fault: SendFault::Connect(error) })?;
         let broken = |error| SendError { fault: fault(error, false) };
         if h2 {

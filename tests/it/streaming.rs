@@ -222,6 +222,16 @@ async fn an_upload_that_moves_is_not_taken_for_a_silent_upstream() {
     assert_eq!(raw.answer().await.expect("an answer").status, 200);
 }
 
+/// The connect's limit once came on top, however quick the connect was: this call then had an hour to wait.
+#[tokio::test]
+async fn the_wait_for_the_first_byte_does_not_begin_with_the_connects_limit() {
+    let (world, listener) = by_hand("    timeout: {connect: 1h, first_byte: 100ms}\n").await;
+    let mut raw = ask(world.proxy, "GET /up/x").await;
+    let mut upstream = accepted(&listener).await;
+    read_until(&mut upstream, "\r\n\r\n").await;
+    assert_eq!(raw.answer().await.expect("an answer").status, 504);
+}
+
 #[tokio::test]
 async fn an_answer_before_the_bodys_end_comes_through_and_its_connection_is_not_used_again() {
     let (world, listener) = by_hand("").await;
