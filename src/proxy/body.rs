@@ -26,7 +26,10 @@ pub enum OutBody {
         upload: Rc<Upload>,
     },
     /// The same body again, from the record.
-    Replay(VecDeque<Bytes>),
+    Replay {
+        parts: VecDeque<Bytes>,
+        upload: Rc<Upload>,
+    },
 }
 
 /// What is known of a streamed body while it is under way. Shared by the body, which hyper owns, and the call that waits for the answer.
@@ -57,11 +60,14 @@ impl Upload {
     }
 
     /// The whole body again, where it has all gone by and was short enough.
-    pub(super) fn replay(&self) -> Option<OutBody> {
+    pub(super) fn replay(self: &Rc<Self>) -> Option<OutBody> {
         if !self.done.get() {
             return None;
         }
-        self.record.borrow().as_ref().map(|parts| OutBody::Replay(parts.iter().cloned().collect()))
+        let parts: VecDeque<Bytes> = self.record.borrow().as_ref()?.iter().cloned().collect();
+        // Under way once more: its connection is not fit for another call before all of it has gone by again.
+        self.done.set(parts.is_empty());
+        Some(OutBody::Replay { parts, upload: Rc::clone(self) })
     }
 
     fn see(&self, part: &Bytes) -> Result<(), BoxError> {
@@ -116,7 +122,11 @@ impl Body for OutBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             OutBody::Empty => Poll::Ready(None),
-            OutBody::Replay(parts) => Poll::Ready(parts.pop_front().map(|part| Ok(Frame::data(part)))),
+            OutBody::Replay { parts, upload } => {
+                let part = parts.pop_front();
+                upload.done.set(parts.is_empty());
+                Poll::Ready(part.map(|part| Ok(Frame::data(part))))
+            }
             OutBody::Stream { incoming, upload } => {
                 let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                     None => None,
@@ -141,7 +151,7 @@ impl Body for OutBody {
     fn is_end_stream(&self) -> bool {
         match self {
             OutBody::Empty => true,
-            OutBody::Replay(parts) => parts.is_empty(),
+            OutBody::Replay { parts, .. } => parts.is_empty(),
             OutBody::Stream { incoming, .. } => incoming.is_end_stream(),
         }
     }
@@ -149,7 +159,7 @@ impl Body for OutBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             OutBody::Empty => SizeHint::with_exact(0),
-            OutBody::Replay(parts) => SizeHint::with_exact(parts.iter().map(|part| part.len() as u64).sum()),
+            OutBody::Replay { parts, .. } => SizeHint::with_exact(parts.iter().map(|part| part.len() as u64).sum()),
             OutBody::Stream { incoming, .. } => incoming.size_hint(),
         }
     }

@@ -116,6 +116,15 @@ impl Context {
     }
 }
 
+/// A call whose client left before its answer began had effects all the same: its line is told here.
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(log) = self.take_log() {
+            log.tell(499, 0, false, Some("client-gone"));
+        }
+    }
+}
+
 impl CallLog {
     /// One line a call, at the end of its body.
     pub(super) fn tell(self, status: u16, bytes: u64, whole: bool, error: Option<&'static str>) {
@@ -160,7 +169,7 @@ mod tests {
         let ids = Ids::new();
         let open = |id: &'static [u8]| {
             let request = Request::builder().header("x-request-id", HeaderValue::from_bytes(id).expect("valid")).body(()).expect("valid");
-            Context::open(&ids, &request).request_id
+            Context::open(&ids, &request).request_id.clone()
         };
         assert_eq!(open(b"req-1.a:b"), "req-1.a:b");
         for hostile in [&b"a b"[..], b"a\"b", b"", b"\xc3\xa9"] {
@@ -171,7 +180,7 @@ mod tests {
     #[test]
     fn a_trace_is_begun_in_the_standard_form_or_carried() {
         let ids = Ids::new();
-        let begun = Context::open(&ids, &Request::new(())).traceparent.expect("begun");
+        let begun = Context::open(&ids, &Request::new(())).traceparent.clone().expect("begun");
         let parts: Vec<_> = begun.to_str().expect("ascii").split('-').map(str::len).collect();
         assert_eq!(parts, [2, 32, 16, 2]);
         let carried = Request::builder().header("traceparent", "00-a-b-01").body(()).expect("valid");

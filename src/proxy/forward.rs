@@ -51,7 +51,7 @@ pub(super) async fn forward(
                 if response.status() == StatusCode::UNAUTHORIZED
                     && !rejected_once
                     && let Some(used) = &token
-                    && let Some(again) = again(upload.as_deref())
+                    && let Some(again) = again(upload.as_ref())
                     && let Some(newer) = rejected(used).await
                 {
                     rejected_once = true;
@@ -63,6 +63,7 @@ pub(super) async fn forward(
             }
             Err(Failed::Stale) if !stale_once && upload.is_none() && call.head.method.is_idempotent() => {
                 stale_once = true;
+                pool.distrust(&route.origin);
                 body = OutBody::Empty;
             }
             Err(failed) => return Err(failed.into_error(upload.as_deref(), route.body_max)),
@@ -71,7 +72,7 @@ pub(super) async fn forward(
 }
 
 /// The body to repeat the call with, where it had none or all of it was recorded.
-fn again(upload: Option<&Upload>) -> Option<OutBody> {
+fn again(upload: Option<&Rc<Upload>>) -> Option<OutBody> {
     match upload {
         None => Some(OutBody::Empty),
         Some(upload) => upload.replay(),

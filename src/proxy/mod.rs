@@ -22,7 +22,7 @@ use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
 use crate::config::{ActAs, Live, Route, Snapshot};
 use crate::identity::EndUser;
 use crate::provider::Registration;
-use crate::token::{Keeper, Token};
+use crate::token::{Keeper, KeeperError, Token};
 use crate::upstream::{Connector, Pool};
 use context::{Context, Ids};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -30,6 +30,10 @@ use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest that a call waits for its token: a token call has 30 s, and a queue of them must not hold calls for minutes.
+const TOKEN_WAIT: Duration = Duration::from_secs(35);
 
 /// One worker's proxy.
 #[derive(Debug)]
@@ -70,6 +74,8 @@ pub(crate) struct Target<'c> {
 #[derive(Clone, Copy)]
 struct Who<'c> {
     provider: &'c Arc<Registration>,
+    /// The route's `timeout.total`: waiting for a token counts too.
+    route_total: Option<Duration>,
     end_user: EndUser<'c>,
 }
 
@@ -135,7 +141,7 @@ impl Proxy {
         }
         match route.act_as {
             ActAs::None => Ok(None),
-            ActAs::User => Ok(Some(Who { provider, end_user: snapshot.end_user.read(headers)? })),
+            ActAs::User => Ok(Some(Who { provider, route_total: route.timeouts.total, end_user: snapshot.end_user.read(headers)? })),
         }
     }
 
@@ -145,7 +151,10 @@ impl Proxy {
             return Ok(token);
         }
         cx.waited_for_token();
-        let token = self.keeper.credential(who.provider, who.key()).await;
+        let wait = who.route_total.map_or(TOKEN_WAIT, |total| total.min(TOKEN_WAIT));
+        // Losing the wait is safe: the refresh is a task of its own and goes on.
+        let token = tokio::time::timeout(wait, self.keeper.credential(who.provider, who.key())).await;
+        let token = token.unwrap_or(Err(KeeperError::RefreshFailed { retry_after: Some(Duration::from_secs(5)) }));
         token.map_err(|failed| ProxyError::from_keeper(failed, who.provider, who.end_user))
     }
 
@@ -165,6 +174,10 @@ impl Proxy {
 /// # Errors
 /// As the proxy's own: `caller-refused` or `bad-request`.
 pub fn check_guard(guard: &crate::config::Guard, peer: &Peer, head: &http::request::Parts) -> Result<(), ProxyError> {
+    // The proxy leaves these to its routes; here there is nothing that takes them.
+    if head.uri.authority().is_some() {
+        return Err(ProxyError::CallerRefused("host"));
+    }
     guard::check(guard, peer, head).map(drop)
 }
 

@@ -133,7 +133,11 @@ async fn run(set: Vec<Bound>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
     worker.closing.set(true);
     for task in accepting {
-        let _ = task.await;
+        // Losing the task is safe: whatever it still accepts is dropped with the runtime.
+        tokio::select! {
+            _ = task => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => return Ok(()),
+        }
     }
     if !worker.live.borrow().is_empty() {
         // Losing either arm is safe: both are only waits.
@@ -169,10 +173,11 @@ async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, bound: std::net::
     };
     loop {
         // Losing `accept` is safe: tokio leaves the connection in the kernel's queue.
-        tokio::select! {
-            accepted = listener.accept() => worker.after_accept(accept(accepted)).await,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accept(accepted),
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
-        }
+        };
+        worker.after_accept(accepted, &mut phase).await;
     }
     // Who had already connected is served: their call may be on the way. The kernel is asked itself, because tokio answers from the readiness
     // that it last heard of, and would leave those who came since to be reset.
@@ -194,10 +199,11 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, mut phase: watc
     };
     loop {
         // As above.
-        tokio::select! {
-            accepted = listener.accept() => worker.after_accept(accept(accepted)).await,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accept(accepted),
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
-        }
+        };
+        worker.after_accept(accepted, &mut phase).await;
     }
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, address)) = listener.accept() {
@@ -210,7 +216,7 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, mut phase: watc
 
 impl Worker {
     /// Waits where going on at once would do harm: out of file descriptors, or at the connection limit.
-    async fn after_accept(&self, accepted: io::Result<()>) {
+    async fn after_accept(&self, accepted: io::Result<()>, phase: &mut watch::Receiver<Phase>) {
         if let Err(error) = accepted {
             // ECONNABORTED and the like concern one client; running out of descriptors concerns all and passes only as connections end.
             tracing::debug!(%error, "a connection could not be accepted");
@@ -224,7 +230,11 @@ impl Worker {
             if self.live.borrow().len() < CONNECTIONS_MAX {
                 return;
             }
-            ended.await;
+            // Losing either arm is safe: both are asked again from the state they watch.
+            tokio::select! {
+                () = ended => {}
+                _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+            }
         }
     }
 }

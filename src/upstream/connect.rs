@@ -7,7 +7,7 @@ use futures_util::stream::FuturesUnordered;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -93,10 +93,7 @@ impl Connector {
 
 /// Tries the host's addresses, families in turn, each with a head start on the next; the first to connect wins and the others are dropped.
 async fn dial(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let found = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|error| ConnectError::new(ConnectFault::Dns, format!("cannot resolve {host}: {error}")))?;
-    let mut waiting = interleave(found.collect()).into_iter();
+    let mut waiting = interleave(resolve(host, port).await?).into_iter();
     let mut trying = FuturesUnordered::new();
     let mut last = None;
     loop {
@@ -120,6 +117,21 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
             return Err(ConnectError::new(ConnectFault::Tcp, last.unwrap_or_else(|| format!("{host} has no address"))));
         }
     }
+}
+
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+    if let Some(loopback) = loopback(host, port) {
+        return Ok(loopback.to_vec());
+    }
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found = found.map_err(|error| ConnectError::new(ConnectFault::Dns, format!("cannot resolve {host}: {error}")))?;
+    Ok(found.collect())
+}
+
+/// The addresses of a name that is loopback whatever a resolver says (RFC 6761 §6.3): plain http to it relies on that.
+pub(super) fn loopback(host: &str, port: u16) -> Option<[SocketAddr; 2]> {
+    let named = host == "localhost" || host.ends_with(".localhost");
+    named.then(|| [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()])
 }
 
 /// IPv6 and IPv4 in turn, each in the resolver's order (RFC 8305 §4).
@@ -199,6 +211,15 @@ mod tests {
         let found = ["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"].map(at).to_vec();
         assert_eq!(interleave(found), ["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"].map(at));
         assert!(interleave(Vec::new()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn loopback_names_are_never_asked_of_a_resolver() {
+        for name in ["localhost", "api.localhost"] {
+            let found = resolve(name, 80).await.expect("known");
+            assert!(found.iter().all(|address| address.ip().is_loopback()), "{name}: {found:?}");
+        }
+        assert!(loopback("localhost.evil.example", 80).is_none());
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -134,9 +134,8 @@ async fn connect(origin: &Origin) -> Result<TcpStream, Fault> {
 
 async fn addresses(origin: &Origin) -> Result<Vec<SocketAddr>, Fault> {
     let (host, port) = (origin.dial_host(), origin.port);
-    // RFC 6761 §6.3: these names are loopback whatever a resolver says, which plain http relies on.
-    if host == "localhost" || host.ends_with(".localhost") {
-        return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
+    if let Some(loopback) = super::connect::loopback(host, port) {
+        return Ok(loopback.to_vec());
     }
     let found = timeout(CONNECT, tokio::net::lookup_host((host, port))).await;
     let found = found.map_err(|_| (FetchFault::Connect, format!("`{host}` was not resolved within {} s", CONNECT.as_secs())))?;

@@ -7,7 +7,7 @@
 use super::connect::{ConnectError, Connector, Io};
 use super::origin::{Origin, OriginId};
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, Version};
 use http_body::Body;
@@ -226,6 +226,7 @@ where
             .adaptive_window(true)
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true)
             .handshake(TokioIo::new(io))
             .await?;
         tokio::task::spawn_local(async move {
@@ -259,6 +260,14 @@ where
         None
     }
 
+    /// Lets go of an origin's idle connections: when one turned out dead under a call, its like are most likely dead too.
+    pub fn distrust(&self, origin: &Origin) {
+        if let Some(connections) = self.origins.borrow_mut().get_mut(&origin.id) {
+            connections.idle.clear();
+            connections.h2.take_if(|h2| h2.is_closed());
+        }
+    }
+
     /// Closes what has idled too long; called by the worker every few seconds.
     pub fn sweep(&self) {
         self.origins.borrow_mut().retain(|_, connections| {
@@ -270,7 +279,7 @@ where
 }
 
 fn fault(error: hyper::Error, reused: bool) -> SendFault {
-    let closed = error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_reset(&error);
+    let closed = error.is_timeout() || error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_reset(&error);
     if reused && closed { SendFault::Stale } else { SendFault::Broken(error) }
 }
 
@@ -287,11 +296,15 @@ fn is_reset(error: &hyper::Error) -> bool {
 }
 
 /// Origin form and `Host` (RFC 9112 §3.2.1).
-fn to_h1<B>(request: &mut Request<B>) {
+fn to_h1<B: Body>(request: &mut Request<B>) {
     *request.version_mut() = Version::HTTP_11;
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        // Said by name, because hyper takes a GET's or HEAD's body of unknown length for none at all.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if let Some(authority) = request.uri().authority() {
         // Back from an HTTP/2 attempt that was not sent: the authority becomes the `Host` again.
-        if let Ok(host) = http::HeaderValue::from_str(authority.as_str()) {
+        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
             request.headers_mut().insert(HOST, host);
         }
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -302,6 +315,7 @@ fn to_h1<B>(request: &mut Request<B>) {
 /// `:scheme` and `:authority` instead of `Host` (RFC 9113 §8.3.1).
 fn to_h2<B>(request: &mut Request<B>, origin: &Origin) {
     *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(TRANSFER_ENCODING);
     let host = request.headers_mut().remove(HOST);
     if request.uri().authority().is_some() {
         return;

@@ -222,6 +222,22 @@ async fn an_upload_that_moves_is_not_taken_for_a_silent_upstream() {
     assert_eq!(raw.answer().await.expect("an answer").status, 200);
 }
 
+/// A GET with a body of unknown length is rare (searches send it), and once went up without it.
+#[tokio::test]
+async fn a_get_keeps_its_chunked_body() {
+    let (world, listener) = by_hand("").await;
+    let mut raw = Raw::open(world.proxy).await;
+    raw.send(format!(
+        "GET /up/x HTTP/1.1\r\nHost: localhost\r\nX-End-User: {MEGAN}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    ))
+    .await;
+    let mut upstream = accepted(&listener).await;
+    let seen = read_until(&mut upstream, "0\r\n\r\n").await.to_ascii_lowercase();
+    assert!(seen.contains("transfer-encoding: chunked") && seen.contains("5\r\nhello"), "{seen}");
+    upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.expect("written");
+    assert_eq!(raw.answer().await.expect("an answer").status, 200);
+}
+
 /// The connect's limit once came on top, however quick the connect was: this call then had an hour to wait.
 #[tokio::test]
 async fn the_wait_for_the_first_byte_does_not_begin_with_the_connects_limit() {
