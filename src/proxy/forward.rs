@@ -8,7 +8,7 @@ use super::{Target, View, headers};
 use crate::attach::Place;
 use crate::config::{ActAs, Timeouts};
 use crate::token::Token;
-use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendError, SendFault, Stage};
+use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendFault, Stage};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
@@ -61,7 +61,7 @@ pub(super) async fn forward(
                 }
                 return Ok(answer(&call, response, lease, upload, deadline));
             }
-            Err(Failed::Stale) if !stale_once && upload.is_none() && call.head.method.is_idempotent() => {
+            Err(Failed::Send(SendFault::Stale)) if !stale_once && upload.is_none() && call.head.method.is_idempotent() => {
                 stale_once = true;
                 pool.distrust(&route.origin);
                 body = OutBody::Empty;
@@ -107,7 +107,6 @@ fn build(call: &Call<'_>, token: Option<&Token>, body: OutBody) -> Result<Reques
 
 /// How an exchange failed.
 enum Failed {
-    Stale,
     Send(SendFault),
     /// No answer within `first_byte`, or not before the call's deadline.
     Silent,
@@ -119,11 +118,12 @@ impl Failed {
             return ProxyError::BodyTooLarge { max };
         }
         match self {
-            Failed::Stale => ProxyError::UpstreamBadResponse("the upstream closed the connection before it answered".to_owned()),
+            Failed::Send(SendFault::Stale) => {
+                ProxyError::UpstreamBadResponse("the upstream closed the connection before it answered".to_owned())
+            }
             Failed::Silent => ProxyError::UpstreamTimeout,
             Failed::Send(SendFault::Connect(error)) if error.fault == ConnectFault::Timeout => ProxyError::UpstreamTimeout,
             Failed::Send(SendFault::Connect(error)) => ProxyError::UpstreamUnreachable(error.detail),
-            Failed::Send(SendFault::Stale) => Failed::Stale.into_error(upload, body_max),
             Failed::Send(SendFault::Broken(error)) if error.is_user() => ProxyError::BadRequest("the request body broke off"),
             Failed::Send(SendFault::Broken(error)) => ProxyError::UpstreamBadResponse(error.to_string()),
         }
@@ -151,8 +151,7 @@ async fn exchange(
         };
         match sent {
             Ok(sent) => {
-                return sent
-                    .map_err(|SendError { fault }| if matches!(fault, SendFault::Stale) { Failed::Stale } else { Failed::Send(fault) });
+                return sent.map_err(Failed::Send);
             }
             Err(_) => {
                 let now = Instant::now();

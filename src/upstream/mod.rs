@@ -9,5 +9,5 @@ pub mod tls;
 pub use connect::{ConnectError, ConnectFault, Connector};
 pub use fetch::{Fetch, FetchError, FetchFault};
 pub use origin::{BadHost, Origin, OriginId};
-pub use pool::{Lease, Pool, SendError, SendFault, Stage};
+pub use pool::{Lease, Pool, SendFault, Stage};
 pub use tls::TlsRoots;

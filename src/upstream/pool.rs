@@ -59,12 +59,6 @@ pub enum SendFault {
     Broken(hyper::Error),
 }
 
-/// A failed send.
-#[derive(Debug)]
-pub struct SendError {
-    pub fault: SendFault,
-}
-
 /// A worker's pool; `B` is the request body it sends.
 pub struct Pool<B> {
     connector: Connector,
@@ -158,7 +152,7 @@ where
         connect_within: Option<Duration>,
         stage: &Stage,
         mut request: Request<B>,
-    ) -> Result<(Response<Incoming>, Lease<B>), SendError> {
+    ) -> Result<(Response<Incoming>, Lease<B>), SendFault> {
         while let Some(sender) = self.checkout(origin.id) {
             let sent = match sender {
                 Sender::H1(mut sender) => {
@@ -179,7 +173,7 @@ where
                 Ok(done) => return Ok(done),
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(SendError { fault: fault(failed.into_error(), true) }),
+                    None => return Err(fault(failed.into_error(), true)),
                 },
             }
         }
@@ -192,13 +186,13 @@ where
         connect_within: Option<Duration>,
         stage: &Stage,
         mut request: Request<B>,
-    ) -> Result<(Response<Incoming>, Lease<B>), SendError> {
+    ) -> Result<(Response<Incoming>, Lease<B>), SendFault> {
         stage.connecting.set(true);
         let connected = self.connector.connect(origin, connect_within).await;
         stage.connecting.set(false);
         stage.connected.set(Some(Instant::now()));
-        let (io, h2) = connected.map_err(|error| SendError { fault: SendFault::Connect(error) })?;
-        let broken = |error| SendError { fault: fault(error, false) };
+        let (io, h2) = connected.map_err(SendFault::Connect)?;
+        let broken = |error| fault(error, false);
         if h2 {
             let mut sender = self.shared_h2(origin.id, io).await.map_err(broken)?;
             to_h2(&mut request, origin);
