@@ -7,7 +7,7 @@ use super::node::{Key, Node};
 use super::providers::{Definitions, check_id};
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
-use crate::provider::{ClientAuth, Pkce, Registration, Verified};
+use crate::provider::{Asks, ClientAuth, Pkce, Registration, Verified};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -125,6 +125,10 @@ fn build(key: &Key, definition: &str, draft: Draft, client_secret: Option<Secret
         off,
         client_id: draft.client_id.unwrap_or_default(),
         client_secret,
+        client_key: None,
+        asks: Asks::Consent,
+        mint: None,
+        resource: Vec::new(),
         authorize_url: draft.authorize_url,
         token_url: draft.token_url,
         revoke_url: draft.revoke_url,

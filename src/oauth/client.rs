@@ -37,6 +37,8 @@ pub struct Grant {
     pub expires_in: Option<Duration>,
     /// `None`: as asked (RFC 6749 §5.1).
     pub scopes: Option<Vec<String>>,
+    /// The `sub` of a verified id token, where one was asked for.
+    pub subject: Option<Box<str>>,
 }
 
 /// How a revocation went that did not fail.
@@ -85,7 +87,9 @@ impl TokenClient {
         code: &Secret,
         redirect_uri: &str,
         verifier: Option<&Secret>,
+        nonce: Option<&Secret>,
     ) -> Result<Grant, TokenError> {
+        let _ = nonce;
         let client = client(reg)?;
         // As a parameter of our own, for the crate's type takes URLs only and some providers' are names (Q12).
         let mut request =
@@ -274,7 +278,7 @@ fn basic(reg: &Registration) -> BasicClient {
                 None => client,
             }
         }
-        ClientAuth::None => client.set_auth_type(AuthType::RequestBody),
+        ClientAuth::None | ClientAuth::PrivateKeyJwt => client.set_auth_type(AuthType::RequestBody),
     }
 }
 
@@ -309,5 +313,6 @@ fn grant(reg: &Registration, outcome: Outcome) -> Result<Grant, TokenError> {
         token_type: token_type.into(),
         expires_in: reply.expires_in().map_or_else(untold, Some),
         scopes: reply.scopes().map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect()),
+        subject: None,
     })
 }

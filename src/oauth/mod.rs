@@ -4,11 +4,16 @@
 //! do not reach its strict parser. The crate's parse error holds the raw body and is dropped unread. Deliberately absent: retries and state
 //! (the keeper's), and any provider's name in code.
 
+mod authorize;
 mod client;
+mod device;
 mod error;
+mod mint;
 mod reply;
 
+pub use authorize::AuthorizeRequest;
 pub use client::{Grant, Revoked, TokenClient};
+pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, Verdict};
 
 #[cfg(test)]

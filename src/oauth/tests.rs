@@ -4,7 +4,7 @@ use super::*;
 use crate::attach::Scheme;
 use crate::base::clock::{Clock, ManualClock, UnixMillis};
 use crate::base::secret::Secret;
-use crate::provider::{ClientAuth, Lifetime, Pkce, RefreshPolicy, Registration, Verified};
+use crate::provider::{Asks, ClientAuth, Lifetime, Pkce, RefreshPolicy, Registration, Verified};
 use crate::upstream::{Fetch, TlsRoots};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -144,6 +144,10 @@ pub(crate) fn registration(base: &str) -> Registration {
         off: None,
         client_id: "id".into(),
         client_secret: Some(Secret::new("s3")),
+        client_key: None,
+        asks: Asks::Consent,
+        mint: None,
+        resource: Vec::new(),
         authorize_url: url("/authorize"),
         token_url: url("/token"),
         revoke_url: url("/revoke"),
@@ -231,13 +235,13 @@ async fn client_authentication_in_each_mode() {
 async fn a_code_is_exchanged_with_its_exact_redirect_uri() {
     let (endpoint, client, reg) = set_up().await;
     let redirect = "http://localhost:7071/oauth/callback/acme?x=1";
-    client.exchange_code(&reg, &Secret::new("C/1"), redirect, Some(&Secret::new("v".repeat(43)))).await.expect("granted");
+    client.exchange_code(&reg, &Secret::new("C/1"), redirect, Some(&Secret::new("v".repeat(43))), None).await.expect("granted");
     let form = &endpoint.seen()[0].form;
     assert_eq!((&*form["grant_type"], &*form["code"], &*form["redirect_uri"]), ("authorization_code", "C/1", redirect));
     assert_eq!(form["code_verifier"], "v".repeat(43));
     // Spent, whatever happens: not sent again.
     endpoint.script([Answer::json(503, "")]);
-    client.exchange_code(&reg, &Secret::new("C2"), redirect, None).await.expect_err("failed");
+    client.exchange_code(&reg, &Secret::new("C2"), redirect, None, None).await.expect_err("failed");
     assert_eq!(endpoint.count("/token"), 2);
 }
 

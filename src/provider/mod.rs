@@ -17,6 +17,61 @@ pub enum ClientAuth {
     Body,
     /// A public client: `client_id` alone in the body.
     None,
+    /// A signed assertion in the body (RFC 7523 §2.2), made with [`Registration::client_key`].
+    PrivateKeyJwt,
+}
+
+/// What connecting asks of the end user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asks {
+    /// Consent at the provider (RFC 6749 §4.1), or what stands in its place.
+    #[default]
+    Consent,
+    /// A static API key, typed on the connect page.
+    ApiKey,
+    /// A user name and a password, typed on the connect page.
+    Password,
+}
+
+/// A private key that signs JWTs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtKey {
+    /// PKCS#8, PKCS#1 or SEC 1 in PEM; checked at load.
+    pub pem: Secret,
+    /// A JWS algorithm with a public key (RFC 7518 §3.1): `RS256`, `PS256`, `ES256`, `EdDSA` …
+    pub algorithm: Box<str>,
+    /// The `kid` of the header.
+    pub key_id: Option<Box<str>>,
+}
+
+/// Where tokens come from that no end user granted: they are asked for anew instead of refreshed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mint {
+    JwtBearer(JwtBearer),
+    Exchange(Exchange),
+}
+
+/// RFC 7523 §2.1: a signed assertion for a token, as Google's service accounts have it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JwtBearer {
+    pub key: JwtKey,
+    pub issuer: Box<str>,
+    /// `sub`; `{end_user}` stands for the call's end user. `None`: the claim is left out.
+    pub subject: Option<Box<str>>,
+    /// `aud`; `None`: the token endpoint.
+    pub audience: Option<Box<str>>,
+    /// Further claims, as texts.
+    pub claims: Vec<(Box<str>, Box<str>)>,
+}
+
+/// RFC 8693: the end user's token at another provider, exchanged for one here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exchange {
+    /// The registration whose connection gives the subject token.
+    pub from: Box<str>,
+    pub subject_token_type: Box<str>,
+    pub requested_token_type: Option<Box<str>>,
+    pub audience: Vec<Box<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +142,12 @@ pub struct Registration {
     pub off: Option<Box<str>>,
     pub client_id: Box<str>,
     pub client_secret: Option<Secret>,
+    /// For [`ClientAuth::PrivateKeyJwt`].
+    pub client_key: Option<JwtKey>,
+    pub asks: Asks,
+    pub mint: Option<Mint>,
+    /// RFC 8707: what the tokens are for.
+    pub resource: Vec<Box<str>>,
     pub authorize_url: Option<Url>,
     pub token_url: Option<Url>,
     pub revoke_url: Option<Url>,
