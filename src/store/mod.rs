@@ -16,7 +16,7 @@ pub mod wire;
 mod contract;
 
 pub use record::{Connection, Intent, State};
-pub use records::{Keyed, Records};
+pub use records::{FoundSession, Keyed, Records, SessionBytes, SessionWrite};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast;

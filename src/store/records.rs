@@ -3,8 +3,10 @@
 use crate::base::ids::ConnectionKey;
 use crate::store::seal::Sealer;
 use crate::store::{Change, Connection, Expect, Intent, Kind, Store, StoreError, Stored, Write, codec};
+use std::fmt;
 use std::sync::Arc;
 use tokio::sync::broadcast;
+use zeroize::Zeroizing;
 
 /// How many records one scan of a whole kind takes at a time.
 const PAGE: usize = 256;
@@ -18,6 +20,28 @@ pub struct Keyed<T> {
     pub version: u64,
     pub record: T,
 }
+
+/// A session's opened bytes: they may hold tokens, so that `Debug` shows none of them.
+#[derive(Clone)]
+pub struct SessionBytes(pub Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for SessionBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionBytes({} bytes)", self.0.len())
+    }
+}
+
+/// One change of a session; without a value it is deleted.
+#[derive(Clone, Copy)]
+pub struct SessionWrite<'a> {
+    pub key: &'a [u8],
+    pub expect: Expect,
+    /// Not yet sealed.
+    pub value: Option<&'a [u8]>,
+}
+
+/// A session's key and its opened bytes; `None` where they do not open, for their key is no longer configured.
+pub type FoundSession = (Vec<u8>, Option<Keyed<SessionBytes>>);
 
 /// The typed store. Clones share it.
 #[derive(Clone)]
@@ -73,10 +97,71 @@ impl Records {
         after: Option<&ConnectionKey>,
         limit: usize,
     ) -> Result<Vec<Keyed<Connection>>, StoreError> {
-        let prefix = provider.map(|provider| [provider.as_bytes(), &[0]].concat()).unwrap_or_default();
+        self.connections_of(provider, None, after, limit).await
+    }
+
+    /// The same, of one end user at one provider where both are given.
+    pub async fn connections_of(
+        &self,
+        provider: Option<&str>,
+        end_user: Option<&str>,
+        after: Option<&ConnectionKey>,
+        limit: usize,
+    ) -> Result<Vec<Keyed<Connection>>, StoreError> {
+        // The key's parts are closed by a zero byte each, so that a name is no prefix of a longer one.
+        let parts = provider.into_iter().chain(provider.and(end_user));
+        let prefix: Vec<u8> = parts.flat_map(|part| part.bytes().chain([0])).collect();
         let after = after.map(ConnectionKey::to_bytes);
         let found = self.store.scan(Kind::Connection, &prefix, after.as_deref(), limit).await?;
         found.iter().map(|(key, stored)| self.open_connection(parse_key(Kind::Connection, key)?, stored)).collect()
+    }
+
+    /// The session under `key`: the connect room's own bytes, opened.
+    pub async fn session(&self, key: &[u8]) -> Result<Option<Keyed<SessionBytes>>, StoreError> {
+        match self.store.get(Kind::Session, key).await? {
+            Some(stored) => self.open_session(key, &stored).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes or, without a value, deletes a session.
+    pub async fn put_session(&self, session: SessionWrite<'_>) -> Result<u64, StoreError> {
+        let write = self.session_write(session)?;
+        self.write_first(vec![write]).await
+    }
+
+    /// Up to `limit` sessions whose keys begin with `prefix`, after the key `after`.
+    pub async fn sessions(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<FoundSession>, StoreError> {
+        let found = self.store.scan(Kind::Session, prefix, after, limit).await?;
+        let open = |(key, stored): (Vec<u8>, Stored)| {
+            let opened = self.open_session(&key, &stored).ok();
+            (key, opened)
+        };
+        Ok(found.into_iter().map(open).collect())
+    }
+
+    /// A connection and the session that it came of, in one batch with the intent that a grant before it may have left: after a crash the
+    /// session is spent and the connection there, or neither. Without a connection, the one under `key` is deleted.
+    pub async fn land(&self, key: &ConnectionKey, connection: Option<&Connection>, expect: Expect, session: SessionWrite<'_>) -> Result<(), StoreError> {
+        let write = match connection {
+            Some(connection) => self.connection_write(connection, expect)?,
+            None => Write { kind: Kind::Connection, key: key.to_bytes(), expect, value: None },
+        };
+        let batch = vec![write, intent_deletion(key.to_bytes()), self.session_write(session)?];
+        self.store.write(batch).await.map(drop)
+    }
+
+    /// A connection sealed for an export line: it opens with the same keys, under the same key, and nowhere else.
+    pub fn seal_connection(&self, connection: &Connection) -> Result<Vec<u8>, StoreError> {
+        self.sealer.seal(Kind::Connection, &connection.key.to_bytes(), &codec::encode_connection(connection)?)
+    }
+
+    /// What [`Records::seal_connection`] sealed.
+    ///
+    /// # Errors
+    /// When it was sealed for another connection or with a key that is not here.
+    pub fn open_sealed(&self, key: &ConnectionKey, sealed: &[u8]) -> Result<Connection, StoreError> {
+        codec::decode_connection(key.clone(), &*self.sealer.open(Kind::Connection, &key.to_bytes(), sealed)?)
     }
 
     /// Marks that a token call begins. Whatever intent stood there before is replaced: the caller holds the connection's single flight.
@@ -138,6 +223,17 @@ impl Records {
     fn open_connection(&self, key: ConnectionKey, stored: &Stored) -> Result<Keyed<Connection>, StoreError> {
         let plain = self.sealer.open(Kind::Connection, &key.to_bytes(), &stored.value)?;
         Ok(Keyed { version: stored.version, record: codec::decode_connection(key, &plain)? })
+    }
+
+    fn open_session(&self, key: &[u8], stored: &Stored) -> Result<Keyed<SessionBytes>, StoreError> {
+        let record = SessionBytes(self.sealer.open(Kind::Session, key, &stored.value)?);
+        Ok(Keyed { version: stored.version, record })
+    }
+
+    fn session_write(&self, session: SessionWrite<'_>) -> Result<Write, StoreError> {
+        let SessionWrite { key, expect, value } = session;
+        let value = value.map(|plain| self.sealer.seal(Kind::Session, key, plain)).transpose()?;
+        Ok(Write { kind: Kind::Session, key: key.to_vec(), expect, value })
     }
 
     fn connection_write(&self, connection: &Connection, expect: Expect) -> Result<Write, StoreError> {

@@ -1,0 +1,110 @@
+//! The app's last word: with `complete: "app"` a connection is active only once the back end says that the person who came back is the one who
+//! set out. A link that was forwarded to somebody else ends here (RFC 9700 §4.7; THREATS row 22).
+
+use super::book::Found;
+use super::session::{Granted, Outcome, Phase};
+use super::{Connect, Revocation};
+use crate::store::{Connection, Expect, State, StoreError};
+
+/// How often a completion reads anew because another writer came between.
+const TRIES: usize = 16;
+
+/// Why a session was not completed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CompleteError {
+    /// Unknown, expired, or completed before.
+    #[error("there is no such session to complete")]
+    NotFound,
+    /// Nobody has come back from the provider yet.
+    #[error("the end user has not come back from the provider yet")]
+    TooEarly,
+    /// The code or the end user is not this session's: what was granted is discarded.
+    #[error("the completion does not fit the session")]
+    Mismatch(Revocation),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Connect {
+    /// Makes the connection active, if the code and the end user are the session's.
+    ///
+    /// # Errors
+    /// On a mismatch the grant is gone: deleted here, and revoked at the provider where that can be.
+    pub async fn complete(&self, id: &str, completion: &str, end_user: &str) -> Result<Connection, CompleteError> {
+        let mut found = self.by_id(id).await?.ok_or(CompleteError::NotFound)?;
+        let granted = match &found.session.phase {
+            Phase::Granted(granted) => granted.clone(),
+            Phase::Open | Phase::Begun(_) | Phase::Exchanging { .. } => return Err(CompleteError::TooEarly),
+            Phase::Ended { .. } => return Err(CompleteError::NotFound),
+        };
+        // Both are compared before either is told.
+        let fits = granted.completion.fits(completion) & (*found.session.end_user == *end_user);
+        if !fits {
+            tracing::warn!(
+                event = "connect.mismatch",
+                provider.id = %granted.connection.key.provider,
+                "a completion did not fit its session: what was granted is discarded"
+            );
+            let revocation = self.discard(&mut found, &granted).await?;
+            return Err(CompleteError::Mismatch(revocation));
+        }
+        self.activate(&mut found, &granted).await
+    }
+
+    async fn activate(&self, found: &mut Found, granted: &Granted) -> Result<Connection, CompleteError> {
+        let key = granted.connection.key.clone();
+        for _ in 0..TRIES {
+            let known = self.records.connection(&key).await?;
+            let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
+            let mut record = granted.connection.clone();
+            record.updated_at = self.clock.now();
+            if let Some(known) = known.filter(|known| known.record.state != State::Pending) {
+                (record.id, record.created_at) = (known.record.id, known.record.created_at);
+            }
+            let ended = Phase::Ended { provider: Some(key.provider.clone()), outcome: Outcome::Connected };
+            match self.write(found, ended, &key, Some(&record), expect).await {
+                Ok(()) => {
+                    self.keeper.forget(key.borrow());
+                    tracing::info!(event = "connection.created", provider.id = %key.provider, connection.id = %record.id, "the app completed a connection");
+                    return Ok(record);
+                }
+                Err(StoreError::Conflict) if self.is_spent(found).await? => return Err(CompleteError::NotFound),
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    async fn is_spent(&self, found: &Found) -> Result<bool, StoreError> {
+        Ok(self.by_handle(&found.session.handle).await?.is_none_or(|now| now.version != found.version))
+    }
+
+    /// Ends the session, deletes the record that showed it as pending, and revokes the grant. The session moves first, so that of a completion
+    /// and a discard at once one alone happens.
+    pub(super) async fn discard(&self, found: &mut Found, granted: &Granted) -> Result<Revocation, StoreError> {
+        let key = granted.connection.key.clone();
+        let ended = Phase::Ended { provider: Some(key.provider.clone()), outcome: Outcome::Discarded };
+        for _ in 0..TRIES {
+            let known = self.records.connection(&key).await?;
+            let shown = known.filter(|known| known.record.state == State::Pending && known.record.id == granted.connection.id);
+            let written = match &shown {
+                Some(shown) => self.write(found, ended.clone(), &key, None, Expect::Version(shown.version)).await,
+                None => {
+                    found.session.phase = ended.clone();
+                    self.advance(found).await.map(|version| found.version = version)
+                }
+            };
+            match written {
+                Ok(()) => {
+                    self.keeper.forget(key.borrow());
+                    return Ok(self.revoke(&granted.connection).await);
+                }
+                // The pending record was replaced meanwhile: read it anew. If it was the session, the next write says so again.
+                Err(StoreError::Conflict) if shown.is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Conflict)
+    }
+}
