@@ -4,10 +4,12 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::random_token;
 use crate::base::secret::Secret;
 use crate::config::{AdminToken, AdminTokens, ConfigErrors, KeySource, Live, Startup, StoreKind};
+use crate::connect::Connect;
 use crate::oauth::TokenClient;
 use crate::proxy::Proxy;
 use crate::server::admin::{self, Admin};
 use crate::server::listen::{self, Bound};
+use crate::server::public::Public;
 use crate::server::{BindError, Phase, Workers, control};
 use crate::store::keyfile::{self, KeyFileError, Made};
 use crate::store::memory::MemoryStore;
@@ -73,12 +75,15 @@ pub enum AppError {
 pub struct Running {
     /// The proxy listener's TCP addresses.
     pub proxy: Vec<SocketAddr>,
+    /// The public listener's.
+    pub public: Vec<SocketAddr>,
     /// The admin listener's.
     pub admin: Vec<SocketAddr>,
     pub health: Vec<SocketAddr>,
     pub live: Arc<Live>,
     pub records: Records,
     pub keeper: Arc<Keeper>,
+    pub connect: Arc<Connect>,
     phase: watch::Sender<Phase>,
     workers: Workers,
     drain: Duration,
@@ -99,6 +104,7 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     let copies = settings.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     // Ports first: a second Attaché is told of the taken port before it waits for the store's lock.
     let proxies = listen::bind(&startup.proxy, "proxy", copies)?;
+    let publics = listen::bind(&startup.public, "public", 1)?;
     let admins = listen::bind(&startup.admin, "admin", 1)?;
     let healths = startup.health.as_ref().map(|health| listen::bind(health, "health", 1)).transpose()?.unwrap_or_default();
     let records = open_records(startup).await?;
@@ -106,18 +112,27 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
 
     let control_plane = tokio::runtime::Handle::current();
     let client = TokenClient::new(Fetch::new(Arc::clone(&settings.tls)), Arc::clone(&settings.clock));
-    let keeper = Keeper::new(records.clone(), client, Arc::clone(&settings.clock), control_plane);
+    let keeper = Keeper::new(records.clone(), client.clone(), Arc::clone(&settings.clock), control_plane);
     keeper.recover().await?;
     let (phase, phases) = watch::channel(Phase::Serving);
     let addresses = |sets: &[Vec<Bound>]| -> Vec<SocketAddr> { sets.iter().take(1).flatten().filter_map(Bound::tcp).collect() };
-    let (proxy, admin_at, health) = (addresses(&proxies), addresses(&admins), addresses(&healths));
+    let (proxy, public, admin_at, health) = (addresses(&proxies), addresses(&publics), addresses(&admins), addresses(&healths));
 
     let workers = {
         let (live, keeper) = (Arc::clone(&live), Arc::clone(&keeper));
         let connector = Connector::new(&settings.tls);
         Workers::start(proxies, &phases, move || Proxy::new(Arc::clone(&live), Arc::clone(&keeper), connector.clone()))?
     };
-    let admin = Admin::new(Arc::clone(&live), records.clone(), tokens, startup.admin.hosts.clone());
+    let public_url = public_url(startup, &public);
+    let connect = Connect::new(records.clone(), client, Arc::clone(&keeper), Arc::clone(&settings.clock), Arc::clone(&live), public_url);
+    connect.resume_devices().await?;
+    connect.spawn_sweep();
+    let pages = Public::new(Arc::clone(&connect));
+    for bound in publics.into_iter().flatten() {
+        let pages = Arc::clone(&pages);
+        control::serve(bound, phases.clone(), move |peer, request| Arc::clone(&pages).handle(peer, request))?;
+    }
+    let admin = Admin::new(Arc::clone(&connect), tokens, admin_peers(startup), startup.admin.hosts.clone());
     for bound in admins.into_iter().flatten() {
         let admin = Arc::clone(&admin);
         control::serve(bound, phases.clone(), move |peer, request| Arc::clone(&admin).handle(peer, request))?;
@@ -132,9 +147,28 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     Arc::clone(&live).spawn_watch(&tokio::runtime::Handle::current());
     let drain = startup.drain;
     tracing::info!(
-        proxy = %listed(&proxy), admin = %listed(&admin_at), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
+        proxy = %listed(&proxy), public = %connect.public_url(), admin = %listed(&admin_at), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
     );
-    Ok(Running { proxy, admin: admin_at, health, live, records, keeper, phase, workers, drain })
+    Ok(Running { proxy, public, admin: admin_at, health, live, records, keeper, connect, phase, workers, drain })
+}
+
+/// What browsers see. A port that the system chose is known only now.
+fn public_url(startup: &Startup, public: &[SocketAddr]) -> url::Url {
+    let mut url = startup.public_url.clone();
+    if url.port() == Some(0)
+        && let Some(address) = public.first()
+    {
+        // A URL with a host takes a port.
+        let _ = url.set_port(Some(address.port()));
+    }
+    url
+}
+
+/// Who needs no admin token on a unix socket: root, whoever this process runs as, since both can read the token's file, and those that the
+/// config names.
+fn admin_peers(startup: &Startup) -> Vec<u32> {
+    let own = rustix::process::geteuid().as_raw();
+    startup.admin_uids.iter().copied().chain([0, own]).collect()
 }
 
 fn listed(addresses: &[SocketAddr]) -> String {

@@ -10,6 +10,7 @@ mod logging;
 mod providers;
 mod run;
 mod sandbox;
+mod schema;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
@@ -54,8 +55,8 @@ enum Verb {
     Check(ConfigArg),
     /// Tell what a call would become: its route, provider, upstream URL and how the token is attached. Calls nothing.
     Explain(explain::ExplainArgs),
-    /// Print the JSON Schema of routes.yaml, for editors.
-    Schema,
+    /// Print the JSON Schema of routes.yaml, for editors; or another document that is made of the code.
+    Schema(schema::SchemaArgs),
     /// List the providers that can be named in routes.yaml, or show one.
     #[command(subcommand)]
     Providers(providers::ProvidersVerb),
@@ -110,7 +111,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(&args.config),
         Verb::Explain(args) => explain::run(&args),
-        Verb::Schema => print(&format!("{:#}\n", crate::config::schema())),
+        Verb::Schema(args) => schema::run(&args),
         Verb::Providers(verb) => providers::run(verb),
         Verb::Connections(verb) => connections::run(verb),
         Verb::Keygen => keygen::run(),

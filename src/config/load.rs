@@ -121,7 +121,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     let public_url = listen::public_url(&fields, &listen.public);
     let end_user = people::end_user(&fields);
     let (store, keys) = startup::store(&fields, sources);
-    let admin_tokens = startup::admin(&fields, sources);
+    let (admin_tokens, admin_uids) = startup::admin(&fields, sources);
     let folder = sources.path(fields.word("providers_dir").unwrap_or("providers"));
     let definitions = providers::gather(&folder, sources, problems);
     let entries = fields.pairs("providers");
@@ -145,7 +145,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     if listen::is_exposed(&listen.proxy, listen.allow_anonymous, callers.0.is_empty()) {
         exposed(&listen.proxy_at, problems);
     }
-    let (drain, connect) = (startup::drain(&fields), startup::connect(&fields));
+    let (drain, connect) = (startup::drain(&fields), startup::connect(&fields, sources));
     fields.finish();
     let guard = guard(&listen.proxy.hosts, &routes.hosts, listen.allowed_origins);
     let startup = Startup {
@@ -158,6 +158,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         store,
         keys,
         admin_tokens,
+        admin_uids,
         drain,
     };
     let snapshot = Snapshot {

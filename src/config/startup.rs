@@ -2,9 +2,9 @@
 
 use super::fields::{Fields, Problems, Shape};
 use super::node::Node;
-use super::scalar;
 use super::snapshot::{AdminToken, AdminTokens, Connect, KeySource, StoreKind};
 use super::sources::Sources;
+use super::{logo, scalar};
 use crate::base::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -67,9 +67,10 @@ fn sealing_key(node: &Node, problems: &Problems) -> Option<Secret> {
     None
 }
 
-pub(super) fn admin(root: &Fields<'_>, sources: &Sources<'_>) -> AdminTokens {
+/// The tokens, and the user ids that need none on a unix socket.
+pub(super) fn admin(root: &Fields<'_>, sources: &Sources<'_>) -> (AdminTokens, Vec<u32>) {
     let default = AdminTokens::File(sources.path("./attache.admin-token"));
-    let Some(fields) = root.section("admin", ADMIN) else { return default };
+    let Some(fields) = root.section("admin", ADMIN) else { return (default, Vec::new()) };
     let file = fields.word("token_file").map(|path| AdminTokens::File(sources.path(path)));
     let one = fields.get("token").and_then(|node| {
         let allow = ALLOW_DEFAULT.map(Into::into).to_vec();
@@ -79,8 +80,16 @@ pub(super) fn admin(root: &Fields<'_>, sources: &Sources<'_>) -> AdminTokens {
     if [file.is_some(), one.is_some(), many.is_some()].iter().filter(|there| **there).count() > 1 {
         fields.say(fields.at, "`admin` takes one of `token_file`, `token` and `tokens`", None);
     }
+    let uids = fields.list("uids").unwrap_or_default().iter().filter_map(|node| {
+        let uid = u32::try_from(scalar::number(node, fields.problems)?).ok();
+        if uid.is_none() {
+            fields.say(&node.at, "a user id has at most 32 bits", None);
+        }
+        uid
+    });
+    let uids = uids.collect();
     fields.finish();
-    many.or(one).or(file).unwrap_or(default)
+    (many.or(one).or(file).unwrap_or(default), uids)
 }
 
 fn admin_tokens(nodes: &[Node], admin: &Fields<'_>) -> AdminTokens {
@@ -130,11 +139,11 @@ pub(super) fn drain(root: &Fields<'_>) -> Duration {
     drain
 }
 
-pub(super) fn connect(root: &Fields<'_>) -> Connect {
+pub(super) fn connect(root: &Fields<'_>, sources: &Sources<'_>) -> Connect {
     let mut connect = Connect::default();
     let Some(fields) = root.section("connect", CONNECT) else { return connect };
     connect.app_name = fields.word("app_name").map(Into::into);
-    connect.logo = fields.get("logo").and_then(|node| scalar::secure_url(node, fields.problems));
+    connect.logo = fields.get("logo").and_then(|node| logo::read(node, sources, fields.problems));
     connect.accent = fields.get("accent").and_then(|node| {
         let text = scalar::text(node, fields.problems)?;
         let is_colour =

@@ -110,7 +110,8 @@ impl Connect {
     }
 
     fn choices(&self, snapshot: &Snapshot, session: &Session) -> Vec<Arc<Registration>> {
-        let named = |registration: &Registration| session.providers.is_empty() || session.providers.iter().any(|id| **id == *registration.id);
+        let named =
+            |registration: &Registration| session.providers.is_empty() || session.providers.iter().any(|id| **id == *registration.id);
         // In the order that the app named them, else in that of their names.
         let mut choices: Vec<_> =
             snapshot.providers.values().filter(|registration| named(registration) && is_connectable(registration)).cloned().collect();
@@ -121,9 +122,11 @@ impl Connect {
     fn chosen(&self, snapshot: &Snapshot, session: &Session, form: &HashMap<String, Secret>) -> Result<Arc<Registration>, Refusal> {
         let choices = self.choices(snapshot, session);
         match (form.get("provider"), choices.as_slice()) {
-            (Some(id), _) => {
-                choices.iter().find(|registration| *registration.id == *id.expose()).cloned().ok_or(Refusal::Form("Choose one of the services below."))
-            }
+            (Some(id), _) => choices
+                .iter()
+                .find(|registration| *registration.id == *id.expose())
+                .cloned()
+                .ok_or(Refusal::Form("Choose one of the services below.")),
             (None, [only]) => Ok(Arc::clone(only)),
             (None, _) => Err(Refusal::Form("Choose one of the services below.")),
         }

@@ -54,7 +54,8 @@ impl Connect {
     /// # Errors
     /// As [`Connect::callback`].
     pub async fn resume(&self, provider: &str, id: &str, cookies: &Cookies) -> Result<Arrival, Refusal> {
-        let is_parked = |attempt: &Attempt| attempt.parked.as_ref().is_some_and(|parked| parked.id.fits(id) && self.clock.now() < parked.until);
+        let is_parked =
+            |attempt: &Attempt| attempt.parked.as_ref().is_some_and(|parked| parked.id.fits(id) && self.clock.now() < parked.until);
         let (found, attempt) = self.attempt_of(id, is_parked).await?;
         self.check_way(&found.session, &attempt, provider, cookies)?;
         let answer = attempt.parked.as_ref().map(|parked| parked.answer.clone()).unwrap_or_default();
@@ -129,7 +130,13 @@ impl Connect {
         }
     }
 
-    async fn exchange(&self, mut found: Found, registration: &Arc<Registration>, attempt: &Attempt, code: Secret) -> Result<Arrival, Refusal> {
+    async fn exchange(
+        &self,
+        mut found: Found,
+        registration: &Arc<Registration>,
+        attempt: &Attempt,
+        code: Secret,
+    ) -> Result<Arrival, Refusal> {
         let began = self.clock.now();
         let (verifier, nonce) = (attempt.verifier.as_ref(), attempt.nonce.as_ref());
         let granted = self.client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce).await;
@@ -157,7 +164,13 @@ impl Connect {
 }
 
 /// Where this session's browser goes with this outcome.
-pub(super) fn landing(session: &Session, provider: &str, outcome: Outcome, completion: Option<&str>, missing_scopes: Vec<String>) -> Landing {
+pub(super) fn landing(
+    session: &Session,
+    provider: &str,
+    outcome: Outcome,
+    completion: Option<&str>,
+    missing_scopes: Vec<String>,
+) -> Landing {
     match &session.return_url {
         Some(url) => {
             let mut pairs = vec![("status", outcome.name()), ("provider", provider)];

@@ -154,7 +154,11 @@ impl Connect {
     ///
     /// # Errors
     /// When the result is too large, or the store does not take it; `Ok(None)` if there is no such connection.
-    pub async fn patch_metadata(&self, key: &ConnectionKey, change: &Map<String, Value>) -> Result<Option<Connection>, super::ConnectError> {
+    pub async fn patch_metadata(
+        &self,
+        key: &ConnectionKey,
+        change: &Map<String, Value>,
+    ) -> Result<Option<Connection>, super::ConnectError> {
         for _ in 0..TRIES {
             let Some(mut known) = self.records.connection(key).await? else { return Ok(None) };
             for (name, value) in change {
@@ -223,16 +227,22 @@ impl Connect {
 
     /// The refresh token first, which takes the grant with it (RFC 7009 §2.1); the access token where there is no other, or the provider does not
     /// revoke refresh tokens.
-    pub(super) async fn revoke_tokens(&self, registration: &Registration, access_token: &Secret, refresh_token: Option<&Secret>) -> Revocation {
+    pub(super) async fn revoke_tokens(
+        &self,
+        registration: &Registration,
+        access_token: &Secret,
+        refresh_token: Option<&Secret>,
+    ) -> Revocation {
         if registration.off.is_some() {
             return Revocation::new("no", format!("the provider `{}` is off", registration.id));
         }
         let name = &registration.display_name;
         let told = |outcome: &Result<Revoked, TokenError>| match outcome {
             Ok(Revoked::Yes) => Revocation::new("yes", format!("{name} has revoked the grant")),
-            Ok(Revoked::Unsupported) => {
-                Revocation::new("unsupported", format!("{name} has no revocation endpoint: the grant lives on there until the end user removes it"))
-            }
+            Ok(Revoked::Unsupported) => Revocation::new(
+                "unsupported",
+                format!("{name} has no revocation endpoint: the grant lives on there until the end user removes it"),
+            ),
             Err(error) => Revocation::new("no", format!("{name} did not revoke the grant: {error}")),
         };
         if let Some(token) = refresh_token {

@@ -158,7 +158,9 @@ pub(super) fn check_provider(snapshot: &Snapshot, id: &str) -> Result<(), String
 /// Scope tokens (RFC 6749 §3.3): no spaces or quotes within one.
 pub(super) fn check_scopes(scopes: Option<&[String]>) -> Result<(), String> {
     let scopes = scopes.unwrap_or_default();
-    let fits = |scope: &String| (1..=512).contains(&scope.len()) && scope.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
+    let fits = |scope: &String| {
+        (1..=512).contains(&scope.len()) && scope.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+    };
     if scopes.len() > LIST_MAX || !scopes.iter().all(fits) {
         return Err(format!("`scopes` is a list of at most {LIST_MAX} scopes without spaces, quotes and backslashes"));
     }

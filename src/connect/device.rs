@@ -98,7 +98,9 @@ impl Connect {
         let snapshot = self.live.snapshot();
         let account = check_who(&new.end_user, new.account.as_deref()).map_err(ConnectError::Invalid)?;
         let registration = match snapshot.providers.get(&*new.provider).filter(|registration| registration.off.is_none()) {
-            Some(registration) if registration.device_authorization_url.is_some() || registration.issuer.is_some() => Arc::clone(registration),
+            Some(registration) if registration.device_authorization_url.is_some() || registration.issuer.is_some() => {
+                Arc::clone(registration)
+            }
             Some(_) => return Err(ConnectError::Invalid(format!("the provider `{}` has no `device_authorization_url`", new.provider))),
             None => {
                 check_provider(&snapshot, &new.provider).map_err(ConnectError::Invalid)?;

@@ -36,7 +36,14 @@ impl Gained {
 
     /// A key or a password that a person typed: it does not end by itself.
     pub(super) fn typed(secret: Secret, token_type: &str) -> Self {
-        let grant = Grant { access_token: secret, refresh_token: None, token_type: token_type.into(), expires_in: None, scopes: None, subject: None };
+        let grant = Grant {
+            access_token: secret,
+            refresh_token: None,
+            token_type: token_type.into(),
+            expires_in: None,
+            scopes: None,
+            subject: None,
+        };
         Gained { grant, asked: Vec::new(), began: UnixMillis::default() }
     }
 
@@ -46,7 +53,12 @@ impl Gained {
 }
 
 impl Connect {
-    pub(super) async fn land_typed(&self, found: &mut Found, registration: &Arc<Registration>, mut gained: Gained) -> Result<Landing, Refusal> {
+    pub(super) async fn land_typed(
+        &self,
+        found: &mut Found,
+        registration: &Arc<Registration>,
+        mut gained: Gained,
+    ) -> Result<Landing, Refusal> {
         gained.began = self.clock.now();
         self.land(found, registration, gained).await
     }
@@ -113,7 +125,8 @@ impl Connect {
         completion: &str,
     ) -> Result<Connection, StoreError> {
         let known = self.records.connection(key).await?;
-        let (standing, version) = (known.as_ref().is_some_and(|known| known.record.state != State::Pending), known.as_ref().map(|known| known.version));
+        let (standing, version) =
+            (known.as_ref().is_some_and(|known| known.record.state != State::Pending), known.as_ref().map(|known| known.version));
         let record = record(key, known.map(|known| known.record).filter(|_| standing).as_ref(), gained, metadata);
         let granted = Phase::Granted(Box::new(Granted { completion: Digest::of(completion), connection: record.clone() }));
         if standing {

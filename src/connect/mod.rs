@@ -90,7 +90,14 @@ pub enum ConnectError {
 }
 
 impl Connect {
-    pub fn new(records: Records, client: TokenClient, keeper: Arc<Keeper>, clock: Arc<dyn Clock>, live: Arc<Live>, public_url: Url) -> Arc<Self> {
+    pub fn new(
+        records: Records,
+        client: TokenClient,
+        keeper: Arc<Keeper>,
+        clock: Arc<dyn Clock>,
+        live: Arc<Live>,
+        public_url: Url,
+    ) -> Arc<Self> {
         Arc::new(Connect { records, client, keeper, clock, live, public_url, control: Handle::current() })
     }
 

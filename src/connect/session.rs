@@ -76,10 +76,15 @@ pub enum Phase {
     /// A browser is at the provider, and only that one may come back.
     Begun(Box<Attempt>),
     /// The callback was taken and its code is being spent (RFC 6749 §4.1.2: once).
-    Exchanging { provider: Box<str> },
+    Exchanging {
+        provider: Box<str>,
+    },
     /// The grant is here, and the app has not said yet whose it is.
     Granted(Box<Granted>),
-    Ended { provider: Option<Box<str>>, outcome: Outcome },
+    Ended {
+        provider: Option<Box<str>>,
+        outcome: Outcome,
+    },
 }
 
 /// One trip of one browser to one provider.
@@ -207,7 +212,9 @@ mod tests {
         let ticket = new_id();
         assert_eq!(handle_in_id(&ticket.text), Some(&*ticket.handle));
         assert_eq!(handle_in(&new_text(&ticket.handle)), Some(&*ticket.handle));
-        for text in ["", "cs_", "cs_short", &format!("{}x", ticket.text), &ticket.text.replace("cs_", "sc_"), &ticket.text.replacen('_', "/", 1)] {
+        for text in
+            ["", "cs_", "cs_short", &format!("{}x", ticket.text), &ticket.text.replace("cs_", "sc_"), &ticket.text.replacen('_', "/", 1)]
+        {
             assert_eq!(handle_in_id(text), None, "{text}");
         }
         assert_ne!(new_text(&ticket.handle), new_text(&ticket.handle));

@@ -1,8 +1,11 @@
-//! Floor 6: listeners and the connections on them: the proxy's workers, the admin API, health, and the drain at the end.
+//! Floor 6: listeners and the connections on them: the proxy's workers, the public pages, the admin API, health, and the drain at the end.
 
 pub mod admin;
+mod body;
 pub mod control;
 pub mod listen;
+pub mod pages;
+pub mod public;
 pub mod worker;
 
 pub use listen::BindError;

@@ -142,7 +142,13 @@ impl Records {
 
     /// A connection and the session that it came of, in one batch with the intent that a grant before it may have left: after a crash the
     /// session is spent and the connection there, or neither. Without a connection, the one under `key` is deleted.
-    pub async fn land(&self, key: &ConnectionKey, connection: Option<&Connection>, expect: Expect, session: SessionWrite<'_>) -> Result<(), StoreError> {
+    pub async fn land(
+        &self,
+        key: &ConnectionKey,
+        connection: Option<&Connection>,
+        expect: Expect,
+        session: SessionWrite<'_>,
+    ) -> Result<(), StoreError> {
         let write = match connection {
             Some(connection) => self.connection_write(connection, expect)?,
             None => Write { kind: Kind::Connection, key: key.to_bytes(), expect, value: None },

@@ -9,8 +9,20 @@ use crate::base::secret::Secret;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-const FIELDS: [&str; 9] =
-    ["provider", "end_user", "account", "access_token", "refresh_token", "token_type", "expires_at", "scopes", "metadata"];
+const FIELDS: [&str; 12] = [
+    "provider",
+    "end_user",
+    "account",
+    "access_token",
+    "refresh_token",
+    "token_type",
+    "expires_at",
+    "scopes",
+    "metadata",
+    "api_key",
+    "username",
+    "password",
+];
 
 /// Reads one import line. A grant with a refresh token alone counts as expired now, so that its first call refreshes it.
 ///
@@ -19,16 +31,29 @@ const FIELDS: [&str; 9] =
 pub fn parse_import(line: &str, now: UnixMillis) -> Result<Connection, String> {
     let value: Value = serde_json::from_str(line).map_err(|error| format!("not JSON (column {})", error.column()))?;
     let Value::Object(fields) = value else { return Err("expected a JSON object".to_owned()) };
+    parse_line(fields, now)
+}
+
+/// The same of a line whose JSON was read already.
+///
+/// # Errors
+/// As [`parse_import`].
+pub fn parse_line(fields: Map<String, Value>, now: UnixMillis) -> Result<Connection, String> {
     if let Some(unknown) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
         return Err(format!("unknown field `{unknown}`; known are {}", FIELDS.join(", ")));
     }
     let provider = name(&fields, "provider")?.ok_or("`provider` is missing")?;
     let end_user = name(&fields, "end_user")?.ok_or("`end_user` is missing")?;
     let account = name(&fields, "account")?.unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
+    let (typed, typed_as) = typed(&fields)?;
     let access_token = token(&fields, "access_token")?;
     let refresh_token = token(&fields, "refresh_token")?;
+    if typed.is_some() && (access_token.is_some() || refresh_token.is_some()) {
+        return Err("an `api_key` or a `username` with its `password` stands instead of tokens, not beside them".to_owned());
+    }
+    let access_token = access_token.or(typed);
     if access_token.is_none() && refresh_token.is_none() {
-        return Err("one of `access_token` and `refresh_token` is needed".to_owned());
+        return Err("one of `access_token`, `refresh_token`, `api_key`, and `username` with `password` is needed".to_owned());
     }
     let told = text(&fields, "expires_at")?
         .map(|at| UnixMillis::from_rfc3339(&at).ok_or("`expires_at` is not an RFC 3339 time, as in 2026-03-01T10:00:00Z".to_owned()))
@@ -40,7 +65,7 @@ pub fn parse_import(line: &str, now: UnixMillis) -> Result<Connection, String> {
         state: State::Active,
         access_token: Secret::new(access_token.unwrap_or_default()),
         refresh_token: refresh_token.map(Secret::new),
-        token_type: text(&fields, "token_type")?.unwrap_or_else(|| "Bearer".to_owned()).into(),
+        token_type: text(&fields, "token_type")?.unwrap_or_else(|| typed_as.to_owned()).into(),
         obtained_at: now,
         expires_at,
         scopes: scopes(&fields)?,
@@ -80,6 +105,19 @@ fn text(fields: &Map<String, Value>, field: &str) -> Result<Option<String>, Stri
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
         Some(_) => Err(format!("`{field}` must be a text that is not empty")),
+    }
+}
+
+/// A static key or Basic credentials (RFC 7617 §2: the user name holds no colon) as the one text that goes on a call, and what it is called.
+fn typed(fields: &Map<String, Value>) -> Result<(Option<String>, &'static str), String> {
+    let (key, user, password) = (token(fields, "api_key")?, token(fields, "username")?, token(fields, "password")?);
+    match (key, user, password) {
+        (None, None, None) => Ok((None, "Bearer")),
+        (Some(key), None, None) => Ok((Some(key), "api_key")),
+        (None, Some(user), _) if user.contains(':') => Err("`username` holds a colon, which Basic credentials cannot".to_owned()),
+        (None, Some(user), Some(password)) => Ok((Some(format!("{user}:{password}")), "basic")),
+        (Some(_), ..) => Err("`api_key` and `username` do not go together".to_owned()),
+        (None, ..) => Err("`username` and `password` go together".to_owned()),
     }
 }
 

@@ -50,10 +50,12 @@ pub struct Plan {
     listen: String,
     top: String,
     provider: String,
+    providers: String,
     token_hosts: Vec<String>,
     token_url: String,
     routes: String,
     store: &'static str,
+    admin: String,
     tls: Arc<TlsRoots>,
 }
 
@@ -65,7 +67,10 @@ pub struct World {
     pub running: Running,
     /// Where the client app calls.
     pub proxy: SocketAddr,
+    /// Where end users' browsers go.
+    pub public: SocketAddr,
     pub admin: SocketAddr,
+    environment: Settings,
 }
 
 impl Plan {
@@ -74,10 +79,12 @@ impl Plan {
             listen: "  proxy: 127.0.0.1:0\n  public: 127.0.0.1:0\n  admin: 127.0.0.1:0\n".into(),
             top: String::new(),
             provider: String::new(),
+            providers: String::new(),
             token_hosts: Vec::new(),
             token_url: "http://SANDBOX/token".into(),
             routes: ROUTES.into(),
             store: "{memory: {}, encryption_key_file: ./attache.key}",
+            admin: format!("admin: {{token: {ADMIN_TOKEN}}}\n"),
             tls: TlsRoots::with_roots(Vec::new()),
         }
     }
@@ -85,6 +92,12 @@ impl Plan {
     /// The lines under `listen:`.
     pub fn listen(mut self, lines: &str) -> Plan {
         self.listen = lines.into();
+        self
+    }
+
+    /// The section `admin:`, whole.
+    pub fn admin(mut self, lines: &str) -> Plan {
+        self.admin = lines.into();
         self
     }
 
@@ -97,6 +110,12 @@ impl Plan {
     /// Further lines of the provider `sandbox`, indented by four.
     pub fn provider(mut self, lines: &str) -> Plan {
         self.provider.push_str(lines);
+        self
+    }
+
+    /// Further providers, indented by two.
+    pub fn providers(mut self, lines: &str) -> Plan {
+        self.providers.push_str(lines);
         self
     }
 
@@ -141,10 +160,10 @@ impl Plan {
 
     pub fn yaml(&self, sandbox: SocketAddr) -> String {
         let hosts: Vec<String> = self.token_hosts.iter().chain([&sandbox.to_string()]).map(|host| format!("\"{host}\"")).collect();
-        let Plan { listen, top, provider, token_url, routes, store, .. } = self;
+        let Plan { listen, top, provider, providers, token_url, routes, store, admin, .. } = self;
         let yaml = format!(
-            "listen:\n{listen}store: {store}\nadmin: {{token: {ADMIN_TOKEN}}}\n{top}providers:\n  sandbox:\n    client_id: {}\n    \
-             client_secret: {}\n    token_url: {token_url}\n    revoke_url: http://SANDBOX/revoke\n    token_hosts: [{}]\n{provider}routes:\n{routes}",
+            "listen:\n{listen}store: {store}\n{admin}{top}providers:\n  sandbox:\n    client_id: {}\n    \
+             client_secret: {}\n    authorize_url: http://SANDBOX/authorize\n    token_url: {token_url}\n    device_authorization_url: http://SANDBOX/device_authorization\n    revoke_url: http://SANDBOX/revoke\n    token_hosts: [{}]\n{provider}{providers}routes:\n{routes}",
             sandbox::Settings::DEV_CLIENT_ID,
             sandbox::Settings::DEV_CLIENT_SECRET,
             hosts.join(", "),
@@ -167,9 +186,9 @@ impl Plan {
             tls: self.tls,
             workers: NonZeroUsize::new(2),
         };
-        let running = app::start(settings).await.unwrap_or_else(|error| panic!("attache starts: {error}"));
-        let (proxy, admin) = (running.proxy[0], running.admin[0]);
-        World { folder, sandbox, clock, running, proxy, admin }
+        let running = app::start(settings.clone()).await.unwrap_or_else(|error| panic!("attache starts: {error}"));
+        let (proxy, public, admin) = (running.proxy[0], running.public[0], running.admin[0]);
+        World { folder, sandbox, clock, running, proxy, public, admin, environment: settings }
     }
 }
 
@@ -184,6 +203,14 @@ impl World {
         let world = World::start().await;
         world.connect(MEGAN).await;
         world
+    }
+
+    /// Stops Attaché and starts it anew on the same folder, on new ports.
+    pub async fn restart(mut self) -> World {
+        self.running.stop().await.expect("stopped");
+        self.running = app::start(self.environment.clone()).await.unwrap_or_else(|error| panic!("attache starts again: {error}"));
+        (self.proxy, self.public, self.admin) = (self.running.proxy[0], self.running.public[0], self.running.admin[0]);
+        self
     }
 
     pub fn config(&self) -> PathBuf {
@@ -250,8 +277,17 @@ impl World {
 
     /// A call of the admin API with its token.
     pub async fn admin(&self, method: &str, path: &str) -> Answer {
+        self.admin_with(method, path, empty()).await
+    }
+
+    /// The same with a JSON body.
+    pub async fn admin_json(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.admin_with(method, path, wire::whole(body.to_string())).await
+    }
+
+    async fn admin_with(&self, method: &str, path: &str, body: Body) -> Answer {
         let request = wire::request(method, path).header("authorization", format!("Bearer {ADMIN_TOKEN}"));
-        wire::call(self.admin, request.body(empty()).expect("a request")).await
+        wire::call(self.admin, request.body(body).expect("a request")).await
     }
 }
 

@@ -4,13 +4,17 @@
 
 #![allow(unreachable_pub, reason = "a test binary has nobody to reach it")]
 
+mod browser;
 mod harness;
 mod process;
 mod upstream;
 mod wire;
 
+mod admin;
 mod calls;
 mod cli;
+mod connect;
+mod connect_threats;
 mod headers;
 mod reload;
 mod rewriting;

@@ -1,0 +1,69 @@
+//! Calls about the config: reload, routes, providers, explain.
+
+use super::{Admin, Asked, Outcome, Refused};
+use crate::base::problem::Problem;
+use crate::config::ConfigErrors;
+use crate::connect::is_connectable;
+use crate::proxy::explain;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+impl Admin {
+    pub(super) async fn reload(&self) -> Outcome {
+        let live = Arc::clone(&self.live);
+        // Reading and checking files blocks.
+        match tokio::task::spawn_blocking(move || live.reload()).await {
+            Ok(Ok(done)) => Ok((StatusCode::OK, json!({"generation": done.generation, "restart_required": done.restart_required}))),
+            Ok(Err(errors)) => Ok((StatusCode::UNPROCESSABLE_ENTITY, json!({"errors": errors_json(&errors)}))),
+            Err(_) => {
+                let detail = "The reload broke off; the old config stays. The log says more.";
+                Err(Refused::Other(Problem::new("internal", StatusCode::INTERNAL_SERVER_ERROR, "Attaché failed", detail)))
+            }
+        }
+    }
+
+    pub(super) fn routes(&self) -> (StatusCode, Value) {
+        let snapshot = self.live.snapshot();
+        let items: Vec<Value> = snapshot
+            .route_list
+            .iter()
+            .map(|route| {
+                json!({
+                    "name": route.name, "match": route.matches, "upstream": snapshot.masked(&route.upstream),
+                    "provider": route.provider.as_ref().map(|provider| &*provider.id),
+                    "attach": explain::scheme_words(&route.attach),
+                })
+            })
+            .collect();
+        (StatusCode::OK, json!({"generation": snapshot.generation, "items": items}))
+    }
+
+    pub(super) fn providers(&self) -> (StatusCode, Value) {
+        let snapshot = self.live.snapshot();
+        let items: Vec<Value> = snapshot
+            .providers
+            .values()
+            .map(|provider| {
+                json!({
+                    "id": &*provider.id, "definition": provider.definition, "display_name": provider.display_name,
+                    "on": provider.off.is_none(), "off_because": provider.off,
+                    "redirect_uri": self.connect.redirect_uri(&provider.id), "connectable": is_connectable(provider),
+                })
+            })
+            .collect();
+        (StatusCode::OK, json!({"items": items}))
+    }
+
+    pub(super) fn explain(&self, asked: &Asked<'_>) -> Outcome {
+        let value = |name: &str| asked.query.get(name).map(String::as_str);
+        let method = value("method").unwrap_or("GET").parse::<Method>().map_err(|_| "`method` is no HTTP method".to_owned())?;
+        let explained = explain::explain(&self.live.snapshot(), &method, value("url").unwrap_or_default())?;
+        Ok((StatusCode::OK, explained.to_json()))
+    }
+}
+
+fn errors_json(errors: &ConfigErrors) -> Vec<Value> {
+    let one = |error: &crate::config::ConfigError| json!({"file": error.file.display().to_string(), "line": error.line, "column": error.column, "message": error.message, "hint": error.hint});
+    errors.0.iter().map(one).collect()
+}
