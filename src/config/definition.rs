@@ -27,7 +27,7 @@ pub(super) struct Draft {
     pub(super) revoke_url: Option<Url>,
     pub(super) device_authorization_url: Option<Url>,
     pub(super) par_url: Option<Url>,
-    pub(super) issuer: Option<Url>,
+    pub(super) issuer: Option<Box<str>>,
     pub(super) pkce: Option<Pkce>,
     pub(super) client_auth: Option<ClientAuth>,
     pub(super) scopes: Option<Vec<Box<str>>>,
@@ -66,7 +66,7 @@ impl Draft {
             revoke_url: url("revoke_url"),
             device_authorization_url: url("device_authorization_url"),
             par_url: url("par_url"),
-            issuer: url("issuer"),
+            issuer: issuer(fields),
             pkce: fields.choice("pkce", &[("S256", Pkce::S256), ("none", Pkce::None)]),
             client_auth: client_auth(fields),
             scopes: fields.texts("scopes").map(|scopes| scopes.iter().map(|(_, scope)| owned(scope)).collect()),
@@ -127,6 +127,17 @@ impl Draft {
             ahead: self.refresh_ahead.unwrap_or(default.ahead),
         }
     }
+}
+
+/// The issuer as written, for it is compared as text; it is a URL without a query (RFC 8414 §2).
+fn issuer(fields: &Fields<'_>) -> Option<Box<str>> {
+    let node = fields.get("issuer")?;
+    let url = scalar::secure_url(node, fields.problems)?;
+    if url.query().is_some() {
+        fields.say(&node.at, format!("an issuer has no query (`?…`), found {}", node.found()), None);
+        return None;
+    }
+    scalar::text(node, fields.problems).map(Box::from)
 }
 
 fn client_auth(fields: &Fields<'_>) -> Option<ClientAuth> {

@@ -58,7 +58,8 @@ fn one(key: &Key, node: &Node, definitions: &Definitions, missing: &[String], pr
     let use_node = fields.get("use");
     let mine = Draft::read(&fields);
     // A key that is there but gave nothing had its fault told already.
-    let (has_client_id, has_token_url) = (fields.peek("client_id").is_some(), fields.peek("token_url").is_some());
+    let has_client_id = fields.peek("client_id").is_some();
+    let has_token_url = fields.peek("token_url").is_some() || fields.peek("issuer").is_some();
     let client_secret = fields.text("client_secret").filter(|secret| !secret.is_empty()).map(Secret::new);
     let (at, problems) = (fields.at, fields.problems);
     fields.finish();
@@ -88,10 +89,9 @@ fn one(key: &Key, node: &Node, definitions: &Definitions, missing: &[String], pr
     };
     let draft = mine.over(base);
     let off = off(optional, &draft, missing);
-    if off.is_none() && draft.token_url.is_none() && !has_token_url {
-        let what =
-            if draft.issuer.is_some() { "discovery from `issuer` is not in this version yet" } else { "a provider needs `token_url`" };
-        problems.say(at, what, Some("write `authorize_url` and `token_url`".into()));
+    if off.is_none() && draft.token_url.is_none() && draft.issuer.is_none() && !has_token_url {
+        let hint = "write `authorize_url` and `token_url`, or `issuer` where the provider publishes its endpoints";
+        problems.say(at, "a provider needs `token_url`", Some(hint.into()));
     }
     if off.is_none() && draft.client_id.is_none() && !has_client_id {
         problems.warn(format!("provider `{}` has no client_id: it carries imported tokens, but can neither connect nor refresh", key.text));

@@ -7,7 +7,7 @@ use super::{Connect, Landing, Refusal, challenge, is_connectable};
 use crate::base::ids::{ConnectionKey, random_token};
 use crate::base::secret::Secret;
 use crate::config::Snapshot;
-use crate::oauth::{AuthorizeRequest, TokenError};
+use crate::oauth::{AuthorizeRequest, TokenError, wants_nonce};
 use crate::provider::{Asks, Pkce, Registration};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -154,7 +154,7 @@ impl Connect {
         let scopes = self.scopes(session, registration).await?;
         // 256 random bits are 43 characters, the least that RFC 7636 §4.1 allows.
         let verifier = (registration.pkce == Pkce::S256).then(|| Secret::new(random_token()));
-        let nonce = self.client.wants_nonce(registration, &scopes).then(|| Secret::new(random_token()));
+        let nonce = wants_nonce(registration, &scopes).then(|| Secret::new(random_token()));
         let redirect_uri = self.redirect_uri(&registration.id);
         let challenge = verifier.as_ref().map(challenge);
         let request = AuthorizeRequest {

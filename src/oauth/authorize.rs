@@ -1,8 +1,15 @@
-//! The authorization request (RFC 6749 §4.1.1): the URL that the end user's browser is sent to.
+//! The authorization request (RFC 6749 §4.1.1): the URL that the end user's browser is sent to, and whose answer comes back.
 
+use super::cache::Missing;
+use super::discovery::{Endpoint, allowed, failed};
+use super::form::{Pairs, put, put_resources};
+use super::reply;
 use super::{TokenClient, TokenError};
 use crate::provider::Registration;
 use url::Url;
+
+/// Longer references are none: they would not fit a browser's URL.
+const REQUEST_URI_BYTES_MAX: usize = 2048;
 
 /// What one authorization request asks, besides what its registration says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -13,59 +20,120 @@ pub struct AuthorizeRequest<'a> {
     pub scopes: &'a [String],
     /// The S256 challenge (RFC 7636 §4.2).
     pub challenge: Option<&'a str>,
-    /// OIDC Core §3.1.2.1.
+    /// OIDC Core §3.1.2.1; see [`wants_nonce`].
     pub nonce: Option<&'a str>,
-    /// Further parameters of this one request; they go before the registration's.
+    /// Further parameters of this one request; they go before the registration's, and never before those above.
     pub params: &'a [(String, String)],
 }
 
+/// Whether an authorization request for these scopes must carry a nonce: it asks for an id token that can be verified. A registration
+/// without an issuer has no keys to verify one by, so that its `openid` brings an id token that nobody reads.
+pub fn wants_nonce(reg: &Registration, scopes: &[String]) -> bool {
+    reg.issuer.is_some() && scopes.iter().any(|scope| scope == "openid")
+}
+
 impl TokenClient {
-    /// The URL to send the browser to. With a PAR endpoint the request is pushed there first (RFC 9126).
+    /// The URL to send the browser to. With a PAR endpoint the request is pushed there first (RFC 9126): where `par_url` names one, or the
+    /// metadata from which the authorization endpoint came requires it. An endpoint that is merely offered is not used, for some refuse
+    /// clients that did not sign up for it.
     ///
     /// # Errors
     /// When the provider has no authorization endpoint, or one of its endpoints that is needed first does not answer.
     pub async fn authorization_url(&self, reg: &Registration, request: &AuthorizeRequest<'_>) -> Result<Url, TokenError> {
-        let mut url = reg.authorize_url.clone().ok_or_else(|| TokenError::cannot("the provider has no authorization endpoint"))?;
-        {
-            let mut pairs = url.query_pairs_mut();
-            pairs.append_pair("response_type", "code").append_pair("client_id", &reg.client_id);
-            pairs.append_pair("redirect_uri", request.redirect_uri).append_pair("state", request.state);
-            if !request.scopes.is_empty() {
-                pairs.append_pair("scope", &request.scopes.join(&reg.scope_separator));
-            }
-            if let Some(challenge) = request.challenge {
-                pairs.append_pair("code_challenge", challenge).append_pair("code_challenge_method", "S256");
-            }
-            if let Some(nonce) = request.nonce {
-                pairs.append_pair("nonce", nonce);
-            }
-            for (name, value) in request.params {
-                pairs.append_pair(name, value);
-            }
-            for (name, value) in reg.authorize_params.iter().filter(|(name, _)| !request.params.iter().any(|(other, _)| **other == **name))
-            {
-                pairs.append_pair(name, value);
+        let endpoint = self.endpoint(reg, Endpoint::Authorization).await?;
+        let endpoint = endpoint.ok_or_else(|| TokenError::cannot("the provider has no authorization endpoint"))?;
+        let pairs = pairs(reg, request);
+        match self.par_endpoint(reg).await? {
+            None => Ok(with(endpoint, &pairs)),
+            Some(par) => {
+                let request_uri = self.push(reg, &par, pairs).await?;
+                // RFC 9126 §4: these two alone, for all else was pushed.
+                let pairs = [("client_id".to_owned(), reg.client_id.to_string()), ("request_uri".to_owned(), request_uri)];
+                Ok(with(endpoint, &pairs))
             }
         }
-        Ok(url)
     }
 
-    /// Whether an id token comes that can be checked: `openid` is asked for, and the issuer is known (OIDC Core §3.1.2.1).
-    pub fn wants_nonce(&self, reg: &Registration, scopes: &[String]) -> bool {
-        let _ = (reg, scopes);
-        false
+    async fn par_endpoint(&self, reg: &Registration) -> Result<Option<Url>, TokenError> {
+        if let Some(url) = &reg.par_url {
+            allowed(url)?;
+            return Ok(Some(url.clone()));
+        }
+        let (Some(issuer), None) = (&reg.issuer, &reg.authorize_url) else { return Ok(None) };
+        let metadata = self.metadata(issuer).await.map_err(failed)?;
+        match (&metadata.par, metadata.par_required) {
+            (Some(url), true) => Ok(Some(url.clone())),
+            (None, true) => Err(TokenError::cannot("the provider requires pushed requests and names no endpoint for them")),
+            (_, false) => Ok(None),
+        }
     }
 
-    /// Whether the callback's `iss` is this provider's (RFC 9207 §2.4).
+    /// RFC 9126 §2.1.
+    async fn push(&self, reg: &Registration, url: &Url, pairs: Pairs) -> Result<String, TokenError> {
+        let response = self.post(reg, url, pairs).await?;
+        let (status, retry_after) = (response.status().as_u16(), self.retry_after(response.headers()));
+        let members = reply::members(status, response.body()).map_err(|fault| fault.into_error(status, retry_after))?;
+        let request_uri = members.get("request_uri").and_then(serde_json::Value::as_str);
+        let fits = |uri: &&str| !uri.is_empty() && uri.len() <= REQUEST_URI_BYTES_MAX && !uri.chars().any(char::is_control);
+        let request_uri = request_uri.filter(fits).ok_or_else(|| TokenError::unusable(status, "no request_uri", retry_after))?;
+        Ok(request_uri.to_owned())
+    }
+
+    /// Whether the callback's `iss` is this provider's: the same text (RFC 9207 §2.4).
     ///
     /// # Errors
-    /// When it is another's, or is missing though the provider promises it.
+    /// When it is another's, or is missing though the provider promises it, or when what it promises cannot be learned.
     pub async fn check_issuer(&self, reg: &Registration, iss: Option<&str>) -> Result<(), TokenError> {
-        match (&reg.issuer, iss) {
-            (Some(expected), Some(iss)) if expected.as_str().trim_end_matches('/') != iss.trim_end_matches('/') => {
-                Err(TokenError::cannot("the answer is another provider's (`iss`)"))
-            }
-            _ => Ok(()),
+        // Whose answer it is cannot be told by `iss` then; that each provider has a redirect URI of its own tells it (RFC 9700 §4.4.2).
+        let Some(issuer) = &reg.issuer else { return Ok(()) };
+        match iss {
+            Some(iss) if *iss == **issuer => Ok(()),
+            Some(_) => Err(TokenError::cannot("the answer is another provider's (`iss`)")),
+            None => match self.metadata(issuer).await {
+                Ok(metadata) if metadata.iss_promised => Err(TokenError::cannot("the answer does not say whose it is (no `iss`)")),
+                Ok(_) => Ok(()),
+                // An issuer that publishes nothing promises nothing.
+                Err(Missing::Absent) => Ok(()),
+                Err(missing) => Err(failed(missing)),
+            },
         }
     }
+}
+
+/// Every parameter once, but for `resource`. The protocol's own come first, so that none of the others can take their place.
+fn pairs(reg: &Registration, request: &AuthorizeRequest<'_>) -> Pairs {
+    let mut pairs = Pairs::new();
+    put(&mut pairs, "response_type", "code");
+    put(&mut pairs, "client_id", &reg.client_id);
+    put(&mut pairs, "redirect_uri", request.redirect_uri);
+    put(&mut pairs, "state", request.state);
+    if !request.scopes.is_empty() {
+        put(&mut pairs, "scope", &request.scopes.join(&reg.scope_separator));
+    }
+    if let Some(challenge) = request.challenge {
+        put(&mut pairs, "code_challenge", challenge);
+        put(&mut pairs, "code_challenge_method", "S256");
+    }
+    if let Some(nonce) = request.nonce {
+        put(&mut pairs, "nonce", nonce);
+    }
+    put_resources(&mut pairs, reg);
+    for (name, value) in request.params {
+        put(&mut pairs, name, value);
+    }
+    for (name, value) in &reg.authorize_params {
+        put(&mut pairs, name, value);
+    }
+    pairs
+}
+
+/// The endpoint with these parameters behind what its query holds already (RFC 6749 §3.1), less what would be there twice.
+fn with(endpoint: Url, pairs: &[(String, String)]) -> Url {
+    let ours = |name: &str| pairs.iter().any(|(other, _)| other == name);
+    let mut url = endpoint.clone();
+    if endpoint.query_pairs().any(|(name, _)| ours(&name)) {
+        url.query_pairs_mut().clear().extend_pairs(endpoint.query_pairs().filter(|(name, _)| !ours(name)));
+    }
+    url.query_pairs_mut().extend_pairs(pairs);
+    url
 }

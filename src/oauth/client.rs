@@ -1,7 +1,11 @@
 //! The client itself: a registration becomes requests, answers become grants.
 
+use super::discovery::{self, Endpoint, MetadataCache};
 use super::error::{TokenError, Verdict, known_code};
+use super::form::put_resources;
+use super::id_token::{self, KeyCache};
 use super::reply::{self, Reply};
+use super::wire::Extra;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::provider::{ClientAuth, Lifetime, Registration};
@@ -10,10 +14,11 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
-use oauth2::basic::{BasicClient, BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenResponse};
+use oauth2::basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType};
 use oauth2::{
     AccessToken, AsyncHttpClient, AuthType, AuthorizationCode, ClientId, ClientSecret, EndpointNotSet, EndpointSet, HttpRequest,
-    HttpResponse, PkceCodeVerifier, RefreshToken, RequestTokenError, RevocationUrl, StandardRevocableToken, TokenResponse, TokenUrl,
+    HttpResponse, PkceCodeVerifier, RefreshToken, RequestTokenError, RevocationUrl, StandardRevocableToken, StandardTokenResponse,
+    TokenResponse, TokenUrl,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -49,19 +54,37 @@ pub enum Revoked {
     Unsupported,
 }
 
-/// Calls token and revocation endpoints; clones share their connections' configuration.
+/// Calls the endpoints of authorization servers; clones share their connections' configuration and what was discovered.
 #[derive(Debug, Clone)]
 pub struct TokenClient {
-    fetch: Fetch,
-    clock: Arc<dyn Clock>,
+    pub(super) fetch: Fetch,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metadata: MetadataCache,
+    pub(super) keys: KeyCache,
 }
 
-type Ready = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
-type Outcome = Result<BasicTokenResponse, RequestTokenError<TokenError, BasicErrorResponse>>;
+pub(super) type Token = StandardTokenResponse<Extra, BasicTokenType>;
+type Client<Revocation = EndpointNotSet, Endpoint = EndpointNotSet> = oauth2::Client<
+    BasicErrorResponse,
+    Token,
+    BasicTokenIntrospectionResponse,
+    StandardRevocableToken,
+    BasicRevocationErrorResponse,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    Revocation,
+    Endpoint,
+>;
+type Ready = Client<EndpointNotSet, EndpointSet>;
+type Outcome = Result<Token, RequestTokenError<TokenError, BasicErrorResponse>>;
+/// Parameters beside those that the crate knows.
+type Extras = Vec<(String, String)>;
 
 impl TokenClient {
     pub fn new(fetch: Fetch, clock: Arc<dyn Clock>) -> Self {
-        TokenClient { fetch, clock }
+        let (metadata, keys) = (discovery::cache(clock.clone()), id_token::cache(clock.clone()));
+        TokenClient { fetch, clock, metadata, keys }
     }
 
     /// RFC 6749 §6. No scope is sent: the grant stays as wide as it was.
@@ -69,18 +92,18 @@ impl TokenClient {
     /// # Errors
     /// When there is no new token; the verdict says why.
     pub async fn refresh(&self, reg: &Registration, refresh_token: &Secret) -> Result<Grant, TokenError> {
-        let client = client(reg)?;
+        let (client, extras) = self.ready(reg).await?;
         let token = RefreshToken::new(refresh_token.expose().to_owned());
         let request = client.exchange_refresh_token(&token);
-        let request = reg.token_params.iter().fold(request, |request, (name, value)| request.add_extra_param(&**name, &**value));
+        let request = extras.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let call = TokenCall { client: self, reg };
-        grant(reg, request.request_async(&call).await)
+        token_of(request.request_async(&call).await).map(|token| granted(reg, &token))
     }
 
     /// RFC 6749 §4.1.3. The redirect URI is the one of the authorization request, byte for byte.
     ///
     /// # Errors
-    /// When there is no token. The code is spent then: it is never sent again.
+    /// When there is no token, or a nonce was sent and the id token does not prove itself. The code is spent then: it is never sent again.
     pub async fn exchange_code(
         &self,
         reg: &Registration,
@@ -89,17 +112,22 @@ impl TokenClient {
         verifier: Option<&Secret>,
         nonce: Option<&Secret>,
     ) -> Result<Grant, TokenError> {
-        let _ = nonce;
-        let client = client(reg)?;
+        let (client, extras) = self.ready(reg).await?;
         // As a parameter of our own, for the crate's type takes URLs only and some providers' are names (Q12).
         let mut request =
             client.exchange_code(AuthorizationCode::new(code.expose().to_owned())).add_extra_param("redirect_uri", redirect_uri.to_owned());
         if let Some(verifier) = verifier {
             request = request.set_pkce_verifier(PkceCodeVerifier::new(verifier.expose().to_owned()));
         }
-        let request = reg.token_params.iter().fold(request, |request, (name, value)| request.add_extra_param(&**name, &**value));
+        let request = extras.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let call = TokenCall { client: self, reg };
-        grant(reg, request.request_async(&call).await)
+        let token = token_of(request.request_async(&call).await)?;
+        let mut grant = granted(reg, &token);
+        if let Some(nonce) = nonce {
+            let id_token = token.extra_fields().id_token.as_ref().map(|token| &*token.0);
+            grant.subject = Some(self.verify_id_token(reg, id_token, nonce, grant.access_token.expose()).await?);
+        }
+        Ok(grant)
     }
 
     /// RFC 6749 §4.4: a token of the app's own. A refresh token in the answer is dropped: the next token is asked for anew.
@@ -107,15 +135,15 @@ impl TokenClient {
     /// # Errors
     /// When there is no token.
     pub async fn client_credentials(&self, reg: &Registration) -> Result<Grant, TokenError> {
-        let client = client(reg)?;
+        let (client, extras) = self.ready(reg).await?;
         let mut request = client.exchange_client_credentials();
         if !reg.scopes.is_empty() {
             request = request.add_extra_param("scope", reg.scopes.join(&*reg.scope_separator));
         }
-        let request = reg.token_params.iter().fold(request, |request, (name, value)| request.add_extra_param(&**name, &**value));
+        let request = extras.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let call = TokenCall { client: self, reg };
-        let granted = grant(reg, request.request_async(&call).await)?;
-        Ok(Grant { refresh_token: None, ..granted })
+        let token = token_of(request.request_async(&call).await)?;
+        Ok(Grant { refresh_token: None, ..granted(reg, &token) })
     }
 
     /// RFC 7009 §2.1. `hint` is `refresh_token` or `access_token`; the caller revokes the refresh token first.
@@ -123,8 +151,7 @@ impl TokenClient {
     /// # Errors
     /// When the provider did not take the token: deleting our own copy goes on all the same (P53).
     pub async fn revoke(&self, reg: &Registration, token: &Secret, hint: &str) -> Result<Revoked, TokenError> {
-        let Some(url) = &reg.revoke_url else { return Ok(Revoked::Unsupported) };
-        allowed(url)?;
+        let Some(url) = self.endpoint(reg, Endpoint::Revocation).await? else { return Ok(Revoked::Unsupported) };
         let text = token.expose().to_owned();
         let token = match hint {
             "refresh_token" => StandardRevocableToken::RefreshToken(RefreshToken::new(text)),
@@ -135,15 +162,33 @@ impl TokenClient {
         if url.scheme() == "http" {
             stand_in = Url::parse("https://localhost/").map_err(|_| TokenError::cannot("the revocation URL cannot be used"))?;
         }
-        let client = basic(reg).set_revocation_url(RevocationUrl::from_url(stand_in));
+        let client = proving(reg).set_revocation_url(RevocationUrl::from_url(stand_in));
         let request = client.revoke_token(token).map_err(|_| TokenError::cannot("the revocation URL is not https"))?;
-        let call = RevokeCall { client: self, reg, url };
+        let request = self.proof(reg, &url)?.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
+        let call = RevokeCall { client: self, reg, url: &url };
         let outcome: Result<(), RequestTokenError<RevokeFault, BasicRevocationErrorResponse>> = request.request_async(&call).await;
         match outcome {
             Ok(()) => Ok(Revoked::Yes),
             Err(RequestTokenError::Request(RevokeFault::Unsupported)) => Ok(Revoked::Unsupported),
             Err(RequestTokenError::Request(RevokeFault::Failed(error))) => Err(error),
             Err(_) => Err(TokenError::cannot("the revocation request cannot be made")),
+        }
+    }
+
+    /// The crate's client for the token endpoint, and what goes on each of its requests besides.
+    async fn ready(&self, reg: &Registration) -> Result<(Ready, Extras), TokenError> {
+        let url = self.token_endpoint(reg).await?;
+        let mut extras = self.proof(reg, &url)?;
+        extras.extend(reg.token_params.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        put_resources(&mut extras, reg);
+        Ok((proving(reg).set_token_uri(TokenUrl::from_url(url)), extras))
+    }
+
+    /// The client's assertion, where that is how it proves itself; the crate knows the other ways.
+    fn proof(&self, reg: &Registration, url: &Url) -> Result<Extras, TokenError> {
+        match reg.client_auth {
+            ClientAuth::PrivateKeyJwt => Ok(self.client_assertion(reg, url)?.map(|(name, value)| (name.to_owned(), value)).to_vec()),
+            ClientAuth::Basic | ClientAuth::Body | ClientAuth::None => Ok(Extras::new()),
         }
     }
 
@@ -181,7 +226,7 @@ impl TokenClient {
     }
 
     /// Seconds or an HTTP date (RFC 9110 §10.2.3).
-    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
+    pub(super) fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
         let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
         let wait = match text.parse::<u64>() {
             Ok(seconds) => Duration::from_secs(seconds),
@@ -233,7 +278,7 @@ enum RevokeFault {
     Failed(TokenError),
 }
 
-fn unanswered(error: FetchError) -> TokenError {
+pub(super) fn unanswered(error: FetchError) -> TokenError {
     let verdict = Verdict::Transient { retry_after: None };
     TokenError { verdict, summary: format!("the token endpoint gave no answer: {}", error.detail), sent: error.sent, answered: false }
 }
@@ -250,23 +295,9 @@ fn json_ok(body: String) -> HttpResponse {
     response
 }
 
-/// Token endpoints are https, but for loopback (P01). The fetch holds this too; here it is told as what it is.
-fn allowed(url: &Url) -> Result<(), TokenError> {
-    let loopback = || match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    match url.scheme() {
-        "https" => Ok(()),
-        "http" if loopback() => Ok(()),
-        _ => Err(TokenError::cannot("the endpoint is neither https nor on loopback")),
-    }
-}
-
-fn basic(reg: &Registration) -> BasicClient {
-    let client = BasicClient::new(ClientId::new(reg.client_id.to_string()));
+/// A client that proves itself as its registration says.
+fn proving(reg: &Registration) -> Client {
+    let client = Client::new(ClientId::new(reg.client_id.to_string()));
     let secret = || reg.client_secret.as_ref().map(|secret| secret.expose().to_owned());
     match reg.client_auth {
         // Without a secret the header holds an empty password (Q07).
@@ -282,22 +313,19 @@ fn basic(reg: &Registration) -> BasicClient {
     }
 }
 
-fn client(reg: &Registration) -> Result<Ready, TokenError> {
-    let url = reg.token_url.as_ref().ok_or_else(|| TokenError::cannot("the provider has no token endpoint"))?;
-    allowed(url)?;
-    Ok(basic(reg).set_token_uri(TokenUrl::from_url(url.clone())))
-}
-
-fn grant(reg: &Registration, outcome: Outcome) -> Result<Grant, TokenError> {
-    let reply = match outcome {
-        Ok(reply) => reply,
-        Err(RequestTokenError::Request(error)) => return Err(error),
-        Err(RequestTokenError::ServerResponse(error)) => return Err(TokenError::refused(400, known_code(error.error().as_ref()), None)),
+fn token_of(outcome: Outcome) -> Result<Token, TokenError> {
+    match outcome {
+        Ok(token) => Ok(token),
+        Err(RequestTokenError::Request(error)) => Err(error),
+        Err(RequestTokenError::ServerResponse(error)) => Err(TokenError::refused(400, known_code(error.error().as_ref()), None)),
         // The payload of these is dropped unread: a parse error holds the raw body.
         Err(RequestTokenError::Parse(..) | RequestTokenError::Other(_)) => {
-            return Err(TokenError::unusable(200, "a reply that cannot be read", None));
+            Err(TokenError::unusable(200, "a reply that cannot be read", None))
         }
-    };
+    }
+}
+
+pub(super) fn granted(reg: &Registration, reply: &Token) -> Grant {
     let untold = || match reg.default_expires_in {
         Some(Lifetime::Never) => None,
         Some(Lifetime::For(life)) => Some(life),
@@ -307,12 +335,12 @@ fn grant(reg: &Registration, outcome: Outcome) -> Result<Grant, TokenError> {
         "bearer" => "Bearer",
         other => other,
     };
-    Ok(Grant {
+    Grant {
         access_token: Secret::new(reply.access_token().secret().clone()),
         refresh_token: reply.refresh_token().map(|token| Secret::new(token.secret().clone())),
         token_type: token_type.into(),
         expires_in: reply.expires_in().map_or_else(untold, Some),
         scopes: reply.scopes().map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect()),
         subject: None,
-    })
+    }
 }

@@ -47,6 +47,7 @@ const PASSING: &[&str] = &[
     "slow_down",
     "access_denied",
     "authorization_pending",
+    "authorization_declined",
     "expired_token",
     "unsupported_token_type",
 ];
@@ -80,6 +81,11 @@ impl TokenError {
     pub(super) fn unusable(status: u16, why: &str, retry_after: Option<Duration>) -> Self {
         let summary = format!("the provider answered {status} with {why}");
         TokenError { verdict: Verdict::Transient { retry_after }, summary, sent: true, answered: true }
+    }
+
+    /// What a call needs first is not to be had now: the call itself was not sent.
+    pub(super) fn later(summary: String, answered: bool) -> Self {
+        TokenError { verdict: Verdict::Transient { retry_after: None }, summary, sent: false, answered }
     }
 
     /// The registration cannot make this call at all.

@@ -1,17 +1,23 @@
-//! Floor 3: the one caller of token endpoints: exchange, refresh, client credentials, revocation.
+//! Floor 3: the one caller of authorization servers: discovery, authorization requests, codes, refresh, device codes, minted tokens, revocation.
 //!
-//! Requests are built and answers parsed by the `oauth2` crate over our own `Fetch`; `reply` stands between, so that providers' habits
-//! do not reach its strict parser. The crate's parse error holds the raw body and is dropped unread. Deliberately absent: retries and state
-//! (the keeper's), and any provider's name in code.
+//! The requests of RFC 6749 and 7009 are built and their answers parsed by the `oauth2` crate over our own `Fetch`; `form` builds those that it
+//! does not have. `reply` stands between, so that providers' habits
+//! do not reach its strict parser. The crate's parse error holds the raw body and is dropped unread. Kept between calls are
+//! only documents that providers publish (`cache`). Deliberately absent: retries and state (the keeper's), and any provider's name in code.
 
 mod authorize;
+mod cache;
 mod client;
 mod device;
+mod discovery;
 mod error;
+mod form;
+mod id_token;
 mod mint;
 mod reply;
+mod wire;
 
-pub use authorize::AuthorizeRequest;
+pub use authorize::{AuthorizeRequest, wants_nonce};
 pub use client::{Grant, Revoked, TokenClient};
 pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, Verdict};

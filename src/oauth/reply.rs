@@ -3,12 +3,18 @@
 //! Providers answer with other 2xx codes, form-encoded bodies, `expires_in` as text, scopes as a list, errors under 200 (quirks Q31 to Q55).
 //! Everything here is bounded by the fetch's limit on a body, and nothing of a body goes into an error.
 
-use super::error::known_code;
+use super::error::{TokenError, known_code};
 use crate::provider::Registration;
 use serde_json::{Map, Value};
+use std::time::Duration;
+
+pub(super) type Members = Map<String, Value>;
 
 /// Longer tokens are no tokens: no request head would take them.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
+/// An id token goes on no request; one with every group of its user is longer than any other token.
+const ID_TOKEN_BYTES_MAX: usize = 64 * 1024;
 
 /// A century: longer lives are "never" in all but name, and sums with them stay in range.
 const EXPIRES_IN_S_MAX: u64 = 100 * 365 * 24 * 3600;
@@ -23,28 +29,47 @@ pub(super) enum Reply {
     Unusable(&'static str),
 }
 
-pub(super) fn read(status: u16, body: &[u8], reg: &Registration) -> Reply {
-    if (300..400).contains(&status) {
-        return Reply::Unusable("a redirect, which is not followed");
-    }
-    let fields = match fields(body) {
-        Ok(fields) => fields,
-        Err(why) => return Reply::Unusable(why),
-    };
-    if let Some(code) = refusal(&fields) {
-        return Reply::Refused(code);
-    }
-    if !(200..300).contains(&status) {
-        return Reply::Unusable("no error code that can be read");
-    }
-    match granted(&fields, reg) {
-        Ok(reply) => Reply::Granted(reply),
-        Err(why) => Reply::Unusable(why),
+/// An answer that is no success.
+#[derive(Debug, PartialEq)]
+pub(super) enum Fault {
+    Refused(Option<&'static str>),
+    Unusable(&'static str),
+}
+
+impl Fault {
+    pub(super) fn into_error(self, status: u16, retry_after: Option<Duration>) -> TokenError {
+        match self {
+            Fault::Refused(code) => TokenError::refused(status, code, retry_after),
+            Fault::Unusable(why) => TokenError::unusable(status, why, retry_after),
+        }
     }
 }
 
+pub(super) fn read(status: u16, body: &[u8], reg: &Registration) -> Reply {
+    match members(status, body).and_then(|fields| granted(&fields, reg).map_err(Fault::Unusable)) {
+        Ok(reply) => Reply::Granted(reply),
+        Err(Fault::Refused(code)) => Reply::Refused(code),
+        Err(Fault::Unusable(why)) => Reply::Unusable(why),
+    }
+}
+
+/// The members of an answer that is a success.
+pub(super) fn members(status: u16, body: &[u8]) -> Result<Members, Fault> {
+    if (300..400).contains(&status) {
+        return Err(Fault::Unusable("a redirect, which is not followed"));
+    }
+    let fields = fields(body).map_err(Fault::Unusable)?;
+    if let Some(code) = refusal(&fields) {
+        return Err(Fault::Refused(code));
+    }
+    if !(200..300).contains(&status) {
+        return Err(Fault::Unusable("no error code that can be read"));
+    }
+    Ok(fields)
+}
+
 /// The answer's members. The label on it is not asked: JSON comes as text/html, and forms come as JSON (Q31, Q32).
-fn fields(body: &[u8]) -> Result<Map<String, Value>, &'static str> {
+fn fields(body: &[u8]) -> Result<Members, &'static str> {
     let text = std::str::from_utf8(body).map_err(|_| "bytes that are not text")?;
     let text = text.trim_start_matches('\u{feff}').trim();
     let text = unwrap_call(text);
@@ -76,7 +101,7 @@ fn unwrap_call(text: &str) -> &str {
 }
 
 /// `Some` if the answer is an error, whatever its status; with the code, where it is one of those we know.
-fn refusal(fields: &Map<String, Value>) -> Option<Option<&'static str>> {
+fn refusal(fields: &Members) -> Option<Option<&'static str>> {
     let says = |value: &Value| match value {
         Value::Null | Value::Bool(false) => false,
         Value::String(text) => !text.is_empty(),
@@ -102,13 +127,16 @@ fn code_in(error: &Value) -> Option<&'static str> {
     }
 }
 
-fn granted(fields: &Map<String, Value>, reg: &Registration) -> Result<Value, &'static str> {
+fn granted(fields: &Members, reg: &Registration) -> Result<Value, &'static str> {
     let mut reply = Map::new();
     let access_token = fields.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
     reply.insert("access_token".into(), checked(access_token.ok_or("no access token")?)?.into());
     // Null, an empty string or another type is "none" (Q44, Q55): the old one stays.
     if let Some(token) = fields.get("refresh_token").and_then(Value::as_str).filter(|token| !token.is_empty()) {
         reply.insert("refresh_token".into(), checked(token)?.into());
+    }
+    if let Some(token) = fields.get("id_token").and_then(Value::as_str).filter(|token| token.len() <= ID_TOKEN_BYTES_MAX) {
+        reply.insert("id_token".into(), token.into());
     }
     let token_type = fields.get("token_type").and_then(Value::as_str).map(str::trim);
     let token_type = token_type.filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) && text.len() <= 64);
@@ -135,7 +163,7 @@ fn checked(token: &str) -> Result<&str, &'static str> {
 }
 
 /// Seconds as a number or text, whole or not. Zero and less, and what cannot be read, is "not told" (Q38, Q39), never "already expired".
-fn seconds(value: &Value) -> Option<u64> {
+pub(super) fn seconds(value: &Value) -> Option<u64> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => text.trim().parse::<f64>().ok()?,

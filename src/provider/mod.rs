@@ -2,6 +2,10 @@
 //!
 //! Built by `config` from YAML; used by `oauth`, `token`, `connect` and `proxy`. Deliberately absent: any provider's name in code.
 
+mod key;
+
+pub use key::{JwtKey, KeyFault};
+
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
 use std::sync::Arc;
@@ -31,17 +35,6 @@ pub enum Asks {
     ApiKey,
     /// A user name and a password, typed on the connect page.
     Password,
-}
-
-/// A private key that signs JWTs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JwtKey {
-    /// PKCS#8, PKCS#1 or SEC 1 in PEM; checked at load.
-    pub pem: Secret,
-    /// A JWS algorithm with a public key (RFC 7518 §3.1): `RS256`, `PS256`, `ES256`, `EdDSA` …
-    pub algorithm: Box<str>,
-    /// The `kid` of the header.
-    pub key_id: Option<Box<str>>,
 }
 
 /// Where tokens come from that no end user granted: they are asked for anew instead of refreshed.
@@ -153,7 +146,8 @@ pub struct Registration {
     pub revoke_url: Option<Url>,
     pub device_authorization_url: Option<Url>,
     pub par_url: Option<Url>,
-    pub issuer: Option<Url>,
+    /// The text as written: it is compared byte for byte (RFC 8414 §3.3, RFC 9207 §2.4), and a `Url` would add a slash to a bare host.
+    pub issuer: Option<Box<str>>,
     pub pkce: Pkce,
     pub client_auth: ClientAuth,
     pub scopes: Vec<Box<str>>,
