@@ -9,6 +9,7 @@ mod process;
 mod upstream;
 mod wire;
 
+mod app_tokens;
 mod calls;
 mod cli;
 mod headers;
