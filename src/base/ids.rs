@@ -51,6 +51,16 @@ impl ConnectionKey {
         ConnectionKey { provider: provider.into(), end_user: end_user.into(), account: account.into() }
     }
 
+    /// The app's own connection to a provider. Its end user is the empty name, which no end user can have (P73), so that it collides with
+    /// nobody's and no caller can name it.
+    pub fn app(provider: &str) -> Self {
+        ConnectionKeyRef::app(provider).to_owned()
+    }
+
+    pub fn is_app(&self) -> bool {
+        self.borrow().is_app()
+    }
+
     pub fn borrow(&self) -> ConnectionKeyRef<'_> {
         ConnectionKeyRef { provider: &self.provider, end_user: &self.end_user, account: &self.account }
     }
@@ -74,7 +84,16 @@ impl ConnectionKey {
     }
 }
 
-impl ConnectionKeyRef<'_> {
+impl<'a> ConnectionKeyRef<'a> {
+    /// As [`ConnectionKey::app`].
+    pub fn app(provider: &'a str) -> Self {
+        ConnectionKeyRef { provider, end_user: "", account: DEFAULT_ACCOUNT }
+    }
+
+    pub fn is_app(&self) -> bool {
+        self.end_user.is_empty()
+    }
+
     pub fn to_owned(self) -> ConnectionKey {
         ConnectionKey::new(self.provider, self.end_user, self.account)
     }
@@ -118,6 +137,14 @@ mod tests {
         assert_ne!(key.to_bytes(), ConnectionKey::new("google", "megan@personalemail.comd", "efault").to_bytes());
         assert_eq!(ConnectionKey::from_bytes(b"google\0megan\0"), None);
         assert_eq!(ConnectionKey::from_bytes(b"a\0b\0c\0d\0"), None);
+    }
+
+    #[test]
+    fn the_apps_own_key_is_nobodys() {
+        let app = ConnectionKey::app("google");
+        assert!(app.is_app() && !ConnectionKey::new("google", "default", "default").is_app());
+        assert_eq!(ConnectionKey::from_bytes(&app.to_bytes()), Some(app.clone()));
+        assert_ne!(app.to_bytes(), ConnectionKey::new("google", "default", "").to_bytes());
     }
 
     #[test]

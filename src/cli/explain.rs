@@ -28,6 +28,7 @@ pub(super) fn run(args: &ExplainArgs) -> Outcome {
     line("provider", explained.provider.as_deref());
     line("upstream", explained.upstream_url.as_deref());
     line("attach", explained.attach.as_deref());
+    line("as", explained.act_as);
     line("end user", args.end_user.as_deref());
     if let Some((name, detail)) = &explained.refused {
         line("refused", Some(&format!("{name}: {detail}")));

@@ -6,6 +6,7 @@
 
 mod definition;
 pub mod error;
+mod exchange;
 mod fields;
 mod headers;
 mod interpolate;

@@ -302,7 +302,7 @@ struct Route {
     headers: Option<Headers>,
     /// How the token goes on, where it is not as the provider says.
     attach: Option<Attach>,
-    /// `user`: the end user's token, the default. `none`: no token at all.
+    /// `user`: the end user's token, the default. `app`: the app's own token (RFC 6749 §4.4), whoever calls. `none`: no token at all.
     #[schemars(rename = "as")]
     act_as: Option<ActAs>,
     /// The `Host` sent upstream: `upstream` (the default), `preserve` (the client's), or a name.

@@ -2,6 +2,7 @@
 
 use super::definition::Draft;
 use super::error::did_you_mean;
+use super::exchange;
 use super::fields::{Fields, Problems, Shape};
 use super::node::{Key, Node};
 use super::providers::{Definitions, check_id};
@@ -43,7 +44,7 @@ pub(super) fn read(
             all.insert(registration.id.clone(), Arc::new(registration));
         }
     }
-    all
+    exchange::link(all, entries, problems)
 }
 
 /// Whether an entry says `optional: true`, asked before its variables are filled in.

@@ -10,7 +10,7 @@ use super::snapshot::{ActAs, Route, Timeouts};
 use super::upstream_url::{self, Target};
 use crate::attach::Scheme;
 use crate::identity::EndUserRules;
-use crate::provider::Registration;
+use crate::provider::{Mint, Registration};
 use crate::route::{Overlap, Pattern, Rewrite, Table};
 use http::HeaderValue;
 use std::collections::BTreeMap;
@@ -126,11 +126,14 @@ fn read_route(fields: &Fields<'_>, known: &Known<'_>, captures: Option<&[&str]>,
     not_in_this_version(fields);
     let act_as = act_as(fields);
     let provider = provider(fields, known, act_as);
+    if let Some(registration) = provider.as_ref().filter(|_| act_as == ActAs::App) {
+        check_app(registration, fields);
+    }
     let own_attach = fields.get("attach").and_then(|node| definition::attach(node, problems));
     let allow_plain_http = fields.flag("allow_plain_http").unwrap_or(false);
     let upstream_node = fields.need("upstream");
     let target = upstream_node.and_then(|node| upstream_url::read(node, allow_plain_http, problems));
-    let carries = provider.as_ref().filter(|_| act_as == ActAs::User);
+    let carries = provider.as_ref().filter(|_| act_as.carries_token());
     if let (Some(registration), Some(target), Some(node)) = (carries, &target, upstream_node) {
         upstream_url::check_token_host(registration, &target.origin, node, problems);
     }
@@ -183,16 +186,42 @@ fn not_in_this_version(fields: &Fields<'_>) {
 
 fn act_as(fields: &Fields<'_>) -> ActAs {
     let Some(node) = fields.get("as") else { return ActAs::User };
-    if scalar::is_word(node, "app") {
-        fields.say(&node.at, "`as: app` is not in this version yet", None);
-        return ActAs::None;
+    let words = [("user", ActAs::User), ("app", ActAs::App), ("none", ActAs::None)];
+    // What another word means is not known: nothing more is asked of the route for it.
+    scalar::choice(node, &words, fields.problems).unwrap_or(ActAs::None)
+}
+
+/// `as: app` needs a provider that can give the app a token of its own. One that is off is judged once it is on, for what it lacks may be
+/// what makes it so.
+fn check_app(registration: &Registration, fields: &Fields<'_>) {
+    if registration.off.is_some() {
+        return;
     }
-    scalar::choice(node, &[("user", ActAs::User), ("none", ActAs::None)], fields.problems).unwrap_or(ActAs::None)
+    let at = fields.at_key("as");
+    let id = &registration.id;
+    let say = |why: &str, hint: Option<&str>| {
+        fields.say(at, format!("`as: app` asks for the app's own token, and `{id}` {why}"), hint.map(str::to_owned));
+    };
+    if registration.token_url.is_none() && registration.issuer.is_none() {
+        return say("has no `token_url` to ask", None);
+    }
+    match &registration.mint {
+        Some(Mint::JwtBearer(bearer)) if bearer.subject.as_deref().is_some_and(|subject| subject.contains("{end_user}")) => {
+            say(
+                "asserts each call's end user, whom such a route has not",
+                Some("register the provider once more, with `use:`, for the app itself"),
+            );
+        }
+        Some(Mint::JwtBearer(_)) => {}
+        // RFC 6749 §4.4: only a confidential client has a token of its own.
+        _ if !registration.proves_itself() => say("has nothing to prove the app by", Some("give it a `client_secret`")),
+        _ => {}
+    }
 }
 
 fn provider(fields: &Fields<'_>, known: &Known<'_>, act_as: ActAs) -> Option<Arc<Registration>> {
     let Some(node) = fields.get("provider") else {
-        if act_as == ActAs::User {
+        if act_as.carries_token() {
             let hint = "`as: none` makes a route without a token".to_owned();
             fields.say(fields.at, "a route needs `provider`, whose tokens it carries", Some(hint));
         }

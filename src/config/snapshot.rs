@@ -157,8 +157,25 @@ pub struct AdminToken {
 pub enum ActAs {
     /// The end user's of the call.
     User,
+    /// The app's own, whoever the call is for.
+    App,
     /// None at all.
     None,
+}
+
+impl ActAs {
+    /// The word that `as` says.
+    pub fn word(self) -> &'static str {
+        match self {
+            ActAs::User => "user",
+            ActAs::App => "app",
+            ActAs::None => "none",
+        }
+    }
+
+    pub fn carries_token(self) -> bool {
+        self != ActAs::None
+    }
 }
 
 /// A checked route.

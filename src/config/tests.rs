@@ -261,6 +261,13 @@ fn typos_in_providers_are_told_where_they_stand() {
         "a host that tokens may be sent to",
         "api.example.com",
     );
+    check(
+        &format!("providers:\n  google: {{client_id: g}}\nroutes:\n  - {{{WHOLE}, as: app}}\n"),
+        4,
+        74,
+        "`google` has nothing to prove the app by",
+        "client_secret",
+    );
     check("providers:\n  google: {client_id: g, scopes: drive}\n", 2, 34, "expected a list, found `drive`", "[one, two]");
     check("providers:\n  \"a/b\": {use: google, client_id: g}\n", 2, 3, "the provider id `a/b` is not made of", "");
     check("providers:\n  google: {client_id: ~}\n", 2, 23, "expected text, found nothing", "");
@@ -278,6 +285,7 @@ const WHOLE: &str = "match: /a, provider: google, upstream: https://www.googleap
 #[test]
 fn typos_in_routes_are_told_where_they_stand() {
     loaded(&format!("{HEAD}  - {{{WHOLE}}}\n"));
+    loaded(&format!("{HEAD}  - {{{WHOLE}, as: app}}\n"));
     check_route(
         "match: /a, provider: google, upstraem: https://www.googleapis.com/, upstream: https://www.googleapis.com/",
         31,
@@ -300,8 +308,8 @@ fn typos_in_routes_are_told_where_they_stand() {
     check_route("match: /a, provider: google, upstream: \"https://u@www.googleapis.com/\"", 50, "no user or password", "");
     check_route("match: /a, provider: google, upstream: \"https://www.googleapis.com/#x\"", 69, "no fragment", "%23");
     check_route("match: /a, provider: google, upstream: \"https://www.googleapis.com/{idd}\"", 69, "idd", "");
-    check_route(&format!("{WHOLE}, as: app"), 74, "`as: app` is not in this version yet", "");
-    check_route(&format!("{WHOLE}, as: usr"), 74, "`user` or `none`", "`user`");
+    check_route("match: /a, as: app, upstream: https://www.googleapis.com/", 1, "a route needs `provider`", "`as: none`");
+    check_route(&format!("{WHOLE}, as: usr"), 74, "`user` or `app` or `none`", "`user`");
     check_route(&format!("{WHOLE}, rate_limit: 5"), 70, "`rate_limit` is not in this version yet", "");
     check_route(&format!("{WHOLE}, websocket: true"), 81, "`websocket: true` is not in this version yet", "`false`");
     check_route(&format!("{WHOLE}, follow: no_token"), 78, "`follow: no_token` is not in this version yet", "");

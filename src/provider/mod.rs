@@ -62,6 +62,9 @@ pub struct JwtBearer {
 pub struct Exchange {
     /// The registration whose connection gives the subject token.
     pub from: Box<str>,
+    /// That registration itself, put in by the load once all are read; so a call that holds this config exchanges by this config. Links make
+    /// no circle.
+    pub source: Option<Arc<Registration>>,
     pub subject_token_type: Box<str>,
     pub requested_token_type: Option<Box<str>>,
     pub audience: Vec<Box<str>>,
@@ -164,6 +167,15 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// Whether the client proves itself at the token endpoint: a confidential one (RFC 6749 §2.1).
+    pub fn proves_itself(&self) -> bool {
+        match self.client_auth {
+            ClientAuth::Basic | ClientAuth::Body => self.client_secret.is_some(),
+            ClientAuth::PrivateKeyJwt => self.client_key.is_some(),
+            ClientAuth::None => false,
+        }
+    }
+
     /// Whether this registration's tokens may be sent to that host and port.
     pub fn token_host_allowed(&self, host: &str, port: u16) -> bool {
         self.token_hosts.iter().any(|allowed| allowed.takes(host, port))

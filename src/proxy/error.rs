@@ -6,7 +6,6 @@ use super::relay::ProxyBody;
 use crate::base::problem::Problem;
 use crate::config::{Bind, Snapshot};
 use crate::identity::{EndUser, IdentityError};
-use crate::provider::Registration;
 use crate::token::KeeperError;
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -67,12 +66,27 @@ impl From<IdentityError> for ProxyError {
 }
 
 impl ProxyError {
-    pub(super) fn from_keeper(error: KeeperError, provider: &Registration, end_user: EndUser<'_>) -> Self {
-        let id = Arc::clone(&provider.id);
-        let (name, account) = (end_user.name.to_owned(), end_user.account.map(str::to_owned));
+    pub(super) fn from_keeper(error: KeeperError, provider: &Arc<str>, end_user: Option<EndUser<'_>>) -> Self {
+        let id = Arc::clone(provider);
+        let Some(EndUser { name, account }) = end_user else {
+            return match error {
+                KeeperError::RefreshFailed { retry_after } => ProxyError::RefreshFailed { provider: id, retry_after },
+                KeeperError::StoreUnavailable => ProxyError::StoreUnavailable,
+                KeeperError::ProviderOff => ProxyError::ProviderNotConfigured { provider: id },
+                // No end user stands behind the app's own token, so there is none to connect: it did not come, that is all.
+                KeeperError::NotConnected | KeeperError::ReconnectRequired | KeeperError::Source { .. } => {
+                    ProxyError::RefreshFailed { provider: id, retry_after: None }
+                }
+            };
+        };
+        let account_name = || account.map(str::to_owned);
         match error {
-            KeeperError::NotConnected => ProxyError::NotConnected { provider: id, end_user: name, account },
-            KeeperError::ReconnectRequired => ProxyError::ReconnectRequired { provider: id, end_user: name, account },
+            KeeperError::NotConnected => ProxyError::NotConnected { provider: id, end_user: name.to_owned(), account: account_name() },
+            KeeperError::ReconnectRequired => {
+                ProxyError::ReconnectRequired { provider: id, end_user: name.to_owned(), account: account_name() }
+            }
+            // The same end user at the other provider: that is the connection to mend.
+            KeeperError::Source { provider, error } => ProxyError::from_keeper(*error, &provider, end_user),
             KeeperError::RefreshFailed { retry_after } => ProxyError::RefreshFailed { provider: id, retry_after },
             KeeperError::StoreUnavailable => ProxyError::StoreUnavailable,
             KeeperError::ProviderOff => ProxyError::ProviderNotConfigured { provider: id },
@@ -143,7 +157,7 @@ impl ProxyError {
             Self::ReconnectRequired { provider, .. } => format!("The end user's grant at `{provider}` has ended. Connect them: by the call in `connect`, or, until this version has it, by `attache connections import`."),
             Self::BodyTooLarge { max } => format!("The route takes bodies of at most {max} bytes."),
             Self::ProviderNotConfigured { provider } => format!("`{provider}` is optional and a variable of its registration is not set; `attache check` names it."),
-            Self::RefreshFailed { provider, .. } => format!("`{provider}` did not give a new access token just now, and none that is still valid is left. The grant is kept: try again later."),
+            Self::RefreshFailed { provider, .. } => format!("`{provider}` did not give a new access token just now, and none that is still valid is left. Nothing is lost: try again later; the log says why."),
             Self::UpstreamUnreachable(_) => "No connection to the upstream came about; the log says why.".to_owned(),
             Self::UpstreamTimeout => "The upstream did not answer within the route's `timeout`.".to_owned(),
             Self::UpstreamBadResponse(_) => "The upstream's connection broke or its answer was no HTTP; the log says more.".to_owned(),

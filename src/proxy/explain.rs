@@ -3,7 +3,7 @@
 use super::error::ProxyError;
 use super::resolve;
 use crate::attach::{Place, Scheme};
-use crate::config::{ActAs, Snapshot};
+use crate::config::Snapshot;
 use http::{Method, Uri};
 use serde_json::{Value, json};
 
@@ -13,6 +13,8 @@ pub struct Explained {
     pub route: Option<String>,
     pub matches: Option<String>,
     pub provider: Option<String>,
+    /// Whose token it carries, in the words of `as:`.
+    pub act_as: Option<&'static str>,
     pub upstream_url: Option<String>,
     /// How the token is attached, in the words of `attach:`; `none` for `as: none`.
     pub attach: Option<String>,
@@ -29,12 +31,13 @@ pub fn explain(snapshot: &Snapshot, method: &Method, url: &str) -> Result<Explai
     let host = uri.host().map(str::to_owned);
     let target: Uri = uri.path_and_query().map_or("/", |target| target.as_str()).parse().map_err(|_| format!("`{url}` has no path"))?;
     let refused = |error: &ProxyError| Some((error.row().0.to_owned(), error.detail(snapshot)));
-    let mut explained = Explained { route: None, matches: None, provider: None, upstream_url: None, attach: None, refused: None };
+    let mut explained =
+        Explained { route: None, matches: None, provider: None, act_as: None, upstream_url: None, attach: None, refused: None };
     match resolve::resolve(snapshot, method, host.as_deref(), &target) {
         Err(error) => explained.refused = refused(&error),
         Ok(found) => {
             let route = found.route;
-            let carries = route.act_as == ActAs::User;
+            let carries = route.act_as.carries_token();
             let attach_query = match route.attach.place() {
                 Place::Query(name) if carries => Some(name),
                 _ => None,
@@ -44,6 +47,7 @@ pub fn explain(snapshot: &Snapshot, method: &Method, url: &str) -> Result<Explai
             explained.route = Some(route.name.to_string());
             explained.matches = Some(route.matches.to_string());
             explained.provider = route.provider.as_ref().map(|provider| provider.id.to_string());
+            explained.act_as = Some(route.act_as.word());
             explained.upstream_url = Some(snapshot.masked(&format!("{}://{}{path}", route.origin.scheme(), route.origin.authority)));
             explained.attach = Some(if carries { scheme_words(&route.attach) } else { "none".to_owned() });
             if let Some(provider) = route.provider.as_ref().filter(|provider| provider.off.is_some()) {
@@ -58,7 +62,7 @@ impl Explained {
     /// The admin API's form (contract §6).
     pub fn to_json(&self) -> Value {
         let refused = self.refused.as_ref().map(|(name, detail)| json!({"type": format!("urn:attache:{name}"), "detail": detail}));
-        json!({"route": self.route, "match": self.matches, "provider": self.provider, "upstream_url": self.upstream_url, "attach": self.attach, "refused": refused})
+        json!({"route": self.route, "match": self.matches, "provider": self.provider, "as": self.act_as, "upstream_url": self.upstream_url, "attach": self.attach, "refused": refused})
     }
 }
 

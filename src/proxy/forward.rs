@@ -6,7 +6,7 @@ use super::error::ProxyError;
 use super::relay::{ProxyBody, Relay};
 use super::{Target, View, headers};
 use crate::attach::Place;
-use crate::config::{ActAs, Timeouts};
+use crate::config::Timeouts;
 use crate::token::Token;
 use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendFault, Stage};
 use bytes::Bytes;
@@ -83,8 +83,8 @@ fn again(upload: Option<&Rc<Upload>>) -> Option<OutBody> {
 fn build(call: &Call<'_>, token: Option<&Token>, body: OutBody) -> Result<Request<OutBody>, ProxyError> {
     let target = call.target;
     let route = target.route;
-    let attach_query = match (route.act_as, route.attach.place()) {
-        (ActAs::User, Place::Query(name)) => Some(name),
+    let attach_query = match (route.act_as.carries_token(), route.attach.place()) {
+        (true, Place::Query(name)) => Some(name),
         _ => None,
     };
     let mut text = String::with_capacity(128);

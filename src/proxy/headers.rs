@@ -74,8 +74,8 @@ pub(super) fn outgoing(
     let named = Named::of(client);
     // Ours to come: Host, Via, the ids and the credential.
     let mut sent = HeaderMap::with_capacity(client.len() + 5);
-    let attach_header = match (route.act_as, route.attach.place()) {
-        (crate::config::ActAs::User, Place::Header(name)) => Some(name),
+    let attach_header = match (route.act_as.carries_token(), route.attach.place()) {
+        (true, Place::Header(name)) => Some(name),
         _ => None,
     };
     let chunked = client.contains_key(TRANSFER_ENCODING);

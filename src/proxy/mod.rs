@@ -76,7 +76,8 @@ struct Who<'c> {
     provider: &'c Arc<Registration>,
     /// The route's `timeout.total`: waiting for a token counts too.
     route_total: Option<Duration>,
-    end_user: EndUser<'c>,
+    /// `None`: the app itself (`as: app`).
+    end_user: Option<EndUser<'c>>,
 }
 
 impl Proxy {
@@ -129,9 +130,9 @@ impl Proxy {
         forward::forward(&self.pool, call, token, outgoing, upload, rejected).await
     }
 
-    /// The end user of a call, where the route carries a user's token.
+    /// Whose token a call carries, where the route carries one.
     fn who<'c>(&self, snapshot: &'c Snapshot, route: &'c Route, headers: &'c HeaderMap) -> Result<Option<Who<'c>>, ProxyError> {
-        if route.act_as == ActAs::None {
+        if route.act_as != ActAs::User {
             // No name is read, and none may be passed on that an upstream would take for one that was.
             snapshot.end_user.refuse_twins(headers)?;
         }
@@ -139,10 +140,12 @@ impl Proxy {
         if provider.off.is_some() {
             return Err(ProxyError::ProviderNotConfigured { provider: Arc::clone(&provider.id) });
         }
-        match route.act_as {
-            ActAs::None => Ok(None),
-            ActAs::User => Ok(Some(Who { provider, route_total: route.timeouts.total, end_user: snapshot.end_user.read(headers)? })),
-        }
+        let end_user = match route.act_as {
+            ActAs::None => return Ok(None),
+            ActAs::App => None,
+            ActAs::User => Some(snapshot.end_user.read(headers)?),
+        };
+        Ok(Some(Who { provider, route_total: route.timeouts.total, end_user }))
     }
 
     /// A token that is good now: from memory without an await, else through the keeper.
@@ -155,7 +158,7 @@ impl Proxy {
         // Losing the wait is safe: the refresh is a task of its own and goes on.
         let token = tokio::time::timeout(wait, self.keeper.credential(who.provider, who.key())).await;
         let token = token.unwrap_or(Err(KeeperError::RefreshFailed { retry_after: Some(Duration::from_secs(5)) }));
-        token.map_err(|failed| ProxyError::from_keeper(failed, who.provider, who.end_user))
+        token.map_err(|failed| ProxyError::from_keeper(failed, &who.provider.id, who.end_user))
     }
 
     /// The config as it is now. One comparison of pointers where it has not changed.
@@ -183,7 +186,10 @@ pub fn check_guard(guard: &crate::config::Guard, peer: &Peer, head: &http::reque
 
 impl<'c> Who<'c> {
     fn key(&self) -> ConnectionKeyRef<'c> {
-        let account = self.end_user.account.unwrap_or(DEFAULT_ACCOUNT);
-        ConnectionKeyRef { provider: &self.provider.id, end_user: self.end_user.name, account }
+        let provider = &*self.provider.id;
+        match self.end_user {
+            Some(EndUser { name, account }) => ConnectionKeyRef { provider, end_user: name, account: account.unwrap_or(DEFAULT_ACCOUNT) },
+            None => ConnectionKeyRef::app(provider),
+        }
     }
 }

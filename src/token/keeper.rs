@@ -1,6 +1,7 @@
 //! The keeper as others call it: the hot path, and the ways to wait for a flight.
 
 use super::gate::Gates;
+use super::mint::Means;
 use super::refresh::{Flight, Want};
 use super::schedule::{Phase, Schedule};
 use super::table::{Landing, Outcome, Slot, Table};
@@ -38,7 +39,7 @@ pub struct Token {
 impl Token {
     pub(super) fn of(reg: &Registration, keyed: &Keyed<Connection>, now: UnixMillis) -> Arc<Token> {
         let (record, steady) = (&keyed.record, Instant::now());
-        let renewable = record.refresh_token.is_some();
+        let renewable = record.refresh_token.is_some() || Means::of(reg, record.key.borrow()).is_some();
         Arc::new(Token {
             credential: Credential { access_token: record.access_token.clone(), token_type: record.token_type.clone() },
             prepared: Prepared::new(),
@@ -83,6 +84,9 @@ pub enum KeeperError {
     /// The provider is off, for a variable of its registration is undefined.
     #[error("the provider is not configured")]
     ProviderOff,
+    /// The token that is to be exchanged for this one (RFC 8693) cannot be had of its own provider.
+    #[error("the token to exchange, of `{provider}`: {error}")]
+    Source { provider: Arc<str>, error: Box<KeeperError> },
 }
 
 /// Keeps every connection's token fresh. One a process, shared.
@@ -157,8 +161,8 @@ impl Keeper {
         if let Some(token) = self.fresh(reg, key) {
             return Ok(token);
         }
-        if self.table.missed(key) {
-            return Err(KeeperError::NotConnected);
+        if let Some(error) = self.table.missed(key) {
+            return Err(error);
         }
         let (_, outcome) = self.fly(reg, key, &Want::Usable).await;
         if outcome.is_ok()
@@ -261,7 +265,6 @@ impl Keeper {
             match self.board(reg, key, &slot, want) {
                 Boarding::Answer(outcome) => return (true, outcome),
                 Boarding::Flight { landing, own } => break (landing, own),
-                Boarding::Detached if self.table.missed(key) => return (true, Err(KeeperError::NotConnected)),
                 Boarding::Detached => {}
             }
         };
@@ -280,6 +283,16 @@ impl Keeper {
         }
         let (now, steady) = (self.clock.now(), Instant::now());
         let shown = slot.token.load_full();
+        // A flight that ended since the caller looked left a miss, which was there before this slot was.
+        if shown.is_none()
+            && !state.ended
+            && state.unsaved.is_none()
+            && !matches!(want, Want::Now)
+            && let Some(error) = self.table.missed(key)
+        {
+            self.table.vacate(key, slot, &mut state);
+            return Boarding::Answer(Err(error));
+        }
         match want {
             Want::Usable => match shown {
                 Some(token) if token.phase(now) != Phase::Expired => return Boarding::Answer(Ok(token)),
@@ -288,7 +301,7 @@ impl Keeper {
                         return Boarding::Answer(Err(KeeperError::RefreshFailed { retry_after: Some(wait) }));
                     }
                 }
-                None if state.ended => return Boarding::Answer(Err(KeeperError::ReconnectRequired)),
+                None if state.ended && Means::of(reg, key).is_none() => return Boarding::Answer(Err(KeeperError::ReconnectRequired)),
                 None => {}
             },
             Want::Forced { used } => {

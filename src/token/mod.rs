@@ -2,12 +2,14 @@
 //!
 //! A call that finds a fresh token waits for nothing ([`Keeper::fresh`]). Whatever else is needed is done by a spawned *flight*, one at a time
 //! per connection, which no client can cancel and every waiting call joins; the refresh token is read inside it, and what it brings is on disk
-//! before any call sees it. Invariants: no POST without an intent on disk; no token published that a later change of its record overtook;
+//! before any call sees it. Where the registration says so, and for the app's own, a token is minted anew instead of refreshed (`mint`).
+//! Invariants: no refresh without an intent on disk; no token published that a later change of its record overtook;
 //! only an `invalid_grant`-class answer ends a grant. Deliberately absent: locks across replicas (the store's compare-and-swap decides).
 
 mod gate;
 mod journal;
 mod keeper;
+mod mint;
 mod refresh;
 mod schedule;
 mod settle;

@@ -1,9 +1,10 @@
 //! The flight: one at a time a connection, spawned, never cancelled by who waits for it. It reads, decides, and calls the token endpoint.
 
 use super::keeper::{Keeper, KeeperError, Token};
+use super::mint::Means;
 use super::schedule::Phase;
 use super::settle::Settled;
-use super::table::{Outcome, Rotation, Slot};
+use super::table::{Miss, Outcome, Rotation, Slot};
 use crate::base::clock::UnixMillis;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
@@ -75,10 +76,12 @@ impl Flight {
         let epoch = self.slot.epoch();
         let keyed = match self.keeper.records.connection(&self.key).await {
             Ok(Some(keyed)) if keyed.record.state != State::Pending => keyed,
+            Ok(None) if Means::of(&self.reg, self.key.borrow()).is_some() => return self.mint(None, epoch).await,
             Ok(_) => return self.not_connected(epoch),
             Err(error) => return Round::Done(self.without_store(&error)),
         };
-        if keyed.record.state == State::ReconnectRequired && !matches!(self.want, Want::Now) {
+        let minted = Means::of(&self.reg, self.key.borrow()).is_some();
+        if keyed.record.state == State::ReconnectRequired && !minted && !matches!(self.want, Want::Now) {
             return self.ended(keyed.version, epoch);
         }
         let now = self.keeper.clock.now();
@@ -91,11 +94,15 @@ impl Flight {
             Want::Now => false,
         };
         // A grant that was refused is shown to no call before a refresh proves it alive.
-        if keyed.record.state != State::ReconnectRequired && !self.slot.publish(&token, epoch) {
+        let stands = keyed.record.state != State::ReconnectRequired;
+        if stands && !self.slot.publish(&token, epoch) {
             return Round::Again;
         }
-        if enough {
+        if stands && enough {
             return Round::Done(Ok(token));
+        }
+        if minted {
+            return self.mint(Some(keyed), epoch).await;
         }
         let Some(refresh_token) = keyed.record.refresh_token.clone() else {
             return self.not_renewable(keyed, &token, phase, epoch).await;
@@ -103,7 +110,7 @@ impl Flight {
         if let Some(wait) = self.wait_left(&keyed.record, now) {
             return Round::Done(self.still(&token, KeeperError::RefreshFailed { retry_after: Some(wait) }));
         }
-        if self.permit.is_none() && !self.permitted().await {
+        if !self.permitted().await {
             return Round::Again;
         }
         self.call(keyed, refresh_token, &token).await
@@ -136,7 +143,10 @@ impl Flight {
 
     /// Waits for the provider's leave to call. False if it had to wait: what was read is old then, and a refresh token that another replica
     /// has rotated meanwhile must not be sent.
-    async fn permitted(&mut self) -> bool {
+    pub(super) async fn permitted(&mut self) -> bool {
+        if self.permit.is_some() {
+            return true;
+        }
         let calls = Arc::clone(&self.keeper.gates.of(&self.reg.id).calls);
         if let Ok(permit) = Arc::clone(&calls).try_acquire_owned() {
             self.permit = Some(permit);
@@ -148,7 +158,7 @@ impl Flight {
     }
 
     /// How long no call may be sent: by this process's own count, or by what the record says of another's or of the time before a restart.
-    fn wait_left(&self, record: &Connection, now: UnixMillis) -> Option<Duration> {
+    pub(super) fn wait_left(&self, record: &Connection, now: UnixMillis) -> Option<Duration> {
         if matches!(self.want, Want::Now) {
             return None;
         }
@@ -165,7 +175,13 @@ impl Flight {
     }
 
     pub(super) fn not_connected(&self, epoch: u64) -> Round {
-        if self.keeper.table.miss(&self.key, &self.slot, epoch) { Round::Done(Err(KeeperError::NotConnected)) } else { Round::Again }
+        self.missing(epoch, Miss::not_connected())
+    }
+
+    /// There is no record, and none came about.
+    pub(super) fn missing(&self, epoch: u64, miss: Miss) -> Round {
+        let error = miss.error();
+        if self.keeper.table.miss(&self.key, &self.slot, epoch, miss) { Round::Done(Err(error)) } else { Round::Again }
     }
 
     pub(super) fn ended(&self, version: u64, epoch: u64) -> Round {
@@ -193,7 +209,7 @@ impl Flight {
     }
 
     /// The old token while it is valid (P46), else the error.
-    fn still(&self, token: &Arc<Token>, error: KeeperError) -> Outcome {
+    pub(super) fn still(&self, token: &Arc<Token>, error: KeeperError) -> Outcome {
         if token.phase(self.keeper.clock.now()) == Phase::Expired || matches!(self.want, Want::Now) {
             Err(error)
         } else {

@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Tries to write what must not be lost or repeated, while the store fails or others write the same record: some 3 s in all.
-const SAVES_MAX: u32 = 6;
-const SAVE_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const SAVES_MAX: u32 = 6;
+pub(super) const SAVE_PAUSE: Duration = Duration::from_millis(100);
 
 const PASSING_FIRST: Duration = Duration::from_secs(1);
 const PASSING_MOST: Duration = Duration::from_secs(300);
@@ -124,7 +124,7 @@ impl Flight {
             record.state = State::ReconnectRequired;
             record.last_error = Some(error.summary.clone());
         };
-        match self.amend(id, sent, true, dead).await {
+        match self.amend(id, Basis::Refresh(sent), true, dead).await {
             Amended::Written(keyed, epoch) => {
                 tracing::warn!(
                     event = "connection.reconnect_required",
@@ -152,7 +152,7 @@ impl Flight {
         };
         // An intent stays where the provider may have rotated the token though no answer came: the record of a doubt.
         let settled = !error.sent || error.answered;
-        match self.amend(id, sent, settled, note).await {
+        match self.amend(id, Basis::Refresh(sent), settled, note).await {
             Amended::Overtaken => return Settled::Outcome(Round::Again),
             Amended::Gone(epoch) => return Settled::Outcome(self.not_connected(epoch)),
             Amended::Written(keyed, epoch) if keyed.record.state != State::ReconnectRequired => {
@@ -186,8 +186,8 @@ impl Flight {
         }
     }
 
-    /// Writes an outcome onto the record as it stands now, if it still holds the refresh token that was sent.
-    async fn amend(&self, id: &str, sent: &Secret, settled: bool, change: impl Fn(&mut Connection)) -> Amended {
+    /// Writes an outcome onto the record as it stands now, if it still holds what the call began with.
+    pub(super) async fn amend(&self, id: &str, began_with: Basis<'_>, settled: bool, change: impl Fn(&mut Connection)) -> Amended {
         let records = &self.keeper.records;
         for _ in 0..SAVES_MAX {
             let epoch = self.slot.epoch();
@@ -196,7 +196,7 @@ impl Flight {
                 Ok(None) => return Amended::Gone(epoch),
                 Err(error) => return self.not_amended(&error),
             };
-            if &*keyed.record.id != id || keyed.record.refresh_token.as_ref() != Some(sent) {
+            if &*keyed.record.id != id || !began_with.stands_in(&keyed.record) {
                 return Amended::Overtaken;
             }
             change(&mut keyed.record);
@@ -221,17 +221,34 @@ impl Flight {
     }
 }
 
+/// What a call began with: a record that holds another one by now was renewed by another writer.
+#[derive(Clone, Copy)]
+pub(super) enum Basis<'s> {
+    Refresh(&'s Secret),
+    /// The access token that a minted one is to replace.
+    Access(&'s Secret),
+}
+
+impl Basis<'_> {
+    fn stands_in(self, record: &Connection) -> bool {
+        match self {
+            Basis::Refresh(sent) => record.refresh_token.as_ref() == Some(sent),
+            Basis::Access(old) => record.access_token == *old,
+        }
+    }
+}
+
 /// What became of writing an outcome. The epochs are those before the record was read.
-enum Amended {
+pub(super) enum Amended {
     Written(Box<Keyed<Connection>>, u64),
-    /// The record holds another refresh token by now.
+    /// The record holds another token by now.
     Overtaken,
     Gone(u64),
     Failed,
 }
 
 /// The record with the new grant on it. What the answer leaves out stays as it was (RFC 6749 §5.1, §6).
-fn renewed(old: &Connection, grant: &Grant, began: UnixMillis, last_used: UnixMillis) -> Connection {
+pub(super) fn renewed(old: &Connection, grant: &Grant, began: UnixMillis, last_used: UnixMillis) -> Connection {
     let mut new = old.clone();
     new.access_token = grant.access_token.clone();
     if let Some(refresh_token) = &grant.refresh_token {
@@ -260,7 +277,7 @@ fn renewed(old: &Connection, grant: &Grant, began: UnixMillis, last_used: UnixMi
 }
 
 /// How long no call is sent after the `failures`-th failure in a row. The provider's own word goes first.
-fn wait_after(verdict: Verdict, failures: u32) -> Duration {
+pub(super) fn wait_after(verdict: Verdict, failures: u32) -> Duration {
     match verdict {
         Verdict::Transient { retry_after: Some(told) } if !told.is_zero() => told + spread(told / 20),
         Verdict::Transient { .. } => backoff(failures, PASSING_FIRST, PASSING_MOST),

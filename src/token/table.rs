@@ -12,9 +12,48 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long "no such connection" is believed, and of how many at most (THREATS row 45).
+/// How long "no such connection" is believed, and how many misses are remembered at most (THREATS row 45).
 const MISS_BELIEVED: Duration = Duration::from_secs(1);
 const MISSES_MAX: usize = 10_000;
+
+/// Why a key has no token though it has no record to say so, and until when that is believed.
+#[derive(Debug, Clone)]
+pub(super) struct Miss {
+    error: KeeperError,
+    until: Instant,
+    /// Mints that failed in a row.
+    failures: u32,
+}
+
+impl Miss {
+    pub(super) fn not_connected() -> Self {
+        Miss { error: KeeperError::NotConnected, until: Instant::now() + MISS_BELIEVED, failures: 0 }
+    }
+
+    /// The first token could not be minted: none is asked for until the wait is over.
+    pub(super) fn unminted(failures: u32, wait: Duration) -> Self {
+        Miss { error: KeeperError::RefreshFailed { retry_after: Some(wait) }, until: Instant::now() + wait, failures }
+    }
+
+    /// It was minted and could not be kept: no other is asked for until the store had a moment.
+    pub(super) fn unkept() -> Self {
+        Miss { error: KeeperError::StoreUnavailable, until: Instant::now() + MISS_BELIEVED, failures: 0 }
+    }
+
+    /// Said of one call, and not believed of the next: what is missing is not this key's to remember.
+    pub(super) fn in_passing(error: KeeperError) -> Self {
+        Miss { error, until: Instant::now(), failures: 0 }
+    }
+
+    pub(super) fn error(&self) -> KeeperError {
+        match &self.error {
+            KeeperError::RefreshFailed { .. } => {
+                KeeperError::RefreshFailed { retry_after: Some(self.until.saturating_duration_since(Instant::now())) }
+            }
+            error => error.clone(),
+        }
+    }
+}
 
 pub(super) type Outcome = Result<Arc<Token>, KeeperError>;
 pub(super) type Landing = watch::Receiver<Option<Outcome>>;
@@ -126,7 +165,7 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) slots: papaya::HashMap<ConnectionKey, Arc<Slot>>,
-    misses: papaya::HashMap<ConnectionKey, Instant>,
+    misses: papaya::HashMap<ConnectionKey, Miss>,
 }
 
 impl Table {
@@ -142,25 +181,40 @@ impl Table {
         self.slots.pin().get(&key).map(Arc::clone)
     }
 
-    /// The store had no usable record at `epoch`. Takes the slot out and believes the miss for a moment; false if a change came since.
+    /// The store had no usable record at `epoch`, and none came about. Takes the slot out, so that keys without a record cost no memory, and
+    /// believes the miss for its time; false if a change came since.
     #[must_use]
-    pub(super) fn miss(&self, key: &ConnectionKey, slot: &Arc<Slot>, epoch: u64) -> bool {
+    pub(super) fn miss(&self, key: &ConnectionKey, slot: &Arc<Slot>, epoch: u64, miss: Miss) -> bool {
         let mut state = slot.state();
         if state.epoch != epoch {
             return false;
         }
         let misses = self.misses.pin();
         if misses.len() >= MISSES_MAX {
-            misses.clear();
+            // The apps' own stay: they are no more than the config has providers, and names made up by a client must not end their waits.
+            misses.retain(|key, _| key.is_app());
         }
-        // Believed before the slot goes: whoever tells of a change meets either the slot or the miss.
-        misses.insert(key.clone(), Instant::now());
+        if miss.until > Instant::now() {
+            // Believed before the slot goes: whoever tells of a change meets either the slot or the miss.
+            misses.insert(key.clone(), miss);
+        }
         self.detach(key, slot, &mut state);
         true
     }
 
-    pub(super) fn missed(&self, key: ConnectionKeyRef<'_>) -> bool {
-        self.misses.pin().get(&key).is_some_and(|since| since.elapsed() < MISS_BELIEVED)
+    /// Why the key has no token, if that was found out a moment ago.
+    pub(super) fn missed(&self, key: ConnectionKeyRef<'_>) -> Option<KeeperError> {
+        self.misses.pin().get(&key).filter(|miss| miss.until > Instant::now()).map(Miss::error)
+    }
+
+    /// How many mints have failed in a row, as far as that is remembered.
+    pub(super) fn unminted(&self, key: ConnectionKeyRef<'_>) -> u32 {
+        self.misses.pin().get(&key).map_or(0, |miss| miss.failures)
+    }
+
+    /// Takes out a slot in which nothing is, held by its state.
+    pub(super) fn vacate(&self, key: ConnectionKeyRef<'_>, slot: &Arc<Slot>, state: &mut SlotState) {
+        self.detach(&key.to_owned(), slot, state);
     }
 
     /// A record was changed: by another replica, the admin API, a connect, or ourselves.

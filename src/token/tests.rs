@@ -2,6 +2,7 @@
 
 mod flights;
 mod grants;
+mod minted;
 
 use super::*;
 use crate::base::clock::{Clock, ManualClock, UnixMillis};

@@ -11,6 +11,7 @@ mod upstream;
 mod wire;
 
 mod admin;
+mod app_tokens;
 mod calls;
 mod cli;
 mod connect;

@@ -41,7 +41,7 @@ scalar!(KeyHash, {"type": "string", "pattern": "^[0-9a-fA-F]{64}$|\\$\\{"});
 scalar!(Pkce, {"anyOf": [{"enum": ["S256", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(ClientAuth, {"anyOf": [{"enum": ["basic", "body", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Verified, {"enum": ["full", "partial"]});
-scalar!(ActAs, {"anyOf": [{"enum": ["user", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(ActAs, {"anyOf": [{"enum": ["user", "app", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Cookies, {"anyOf": [{"enum": ["strip", "pass"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(AttachWord, {"anyOf": [{"enum": ["bearer", "basic"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(No, {"enum": ["no", false]});

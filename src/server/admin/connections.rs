@@ -158,6 +158,8 @@ impl Admin {
 fn no_token(error: &KeeperError) -> Refused {
     let (name, status, title, detail) = match error {
         KeeperError::NotConnected => return Refused::NotFound(NO_CONNECTION),
+        // What the token is exchanged for is told as its own.
+        KeeperError::Source { error, .. } => return no_token(error),
         KeeperError::ReconnectRequired => {
             let detail = "The grant is dead, or there is no refresh token: only the end user can mend it, by connecting anew.";
             ("reconnect-required", StatusCode::CONFLICT, "The end user must connect anew", detail)
