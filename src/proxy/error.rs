@@ -153,8 +153,8 @@ impl ProxyError {
             Self::ConnectRefused => {
                 "Attaché attaches tokens, so it must see the request: it opens no tunnels. Call a route by plain http, as in `curl http://localhost:7070/…`.".to_owned()
             }
-            Self::NotConnected { provider, .. } => format!("The end user has no connection to `{provider}`. Connect them: by the call in `connect`, or, until this version has it, by `attache connections import`."),
-            Self::ReconnectRequired { provider, .. } => format!("The end user's grant at `{provider}` has ended. Connect them: by the call in `connect`, or, until this version has it, by `attache connections import`."),
+            Self::NotConnected { provider, .. } => format!("The end user has no connection to `{provider}`. The admin call in `connect` makes a link by which they can connect."),
+            Self::ReconnectRequired { provider, .. } => format!("The end user's grant at `{provider}` has ended. The admin call in `connect` makes a link by which they can connect."),
             Self::BodyTooLarge { max } => format!("The route takes bodies of at most {max} bytes."),
             Self::ProviderNotConfigured { provider } => format!("`{provider}` is optional and a variable of its registration is not set; `attache check` names it."),
             Self::RefreshFailed { provider, .. } => format!("`{provider}` did not give a new access token just now, and none that is still valid is left. Nothing is lost: try again later; the log says why."),
