@@ -199,12 +199,23 @@ fn check_app(registration: &Registration, fields: &Fields<'_>) {
     }
     let at = fields.at_key("as");
     let id = &registration.id;
-    if registration.token_url.is_none() {
-        fields.say(at, format!("`as: app` asks for the app's own token, and `{id}` has no `token_url` to ask"), None);
-    } else if !registration.proves_itself() && !matches!(registration.mint, Some(Mint::JwtBearer(_))) {
+    let say = |why: &str, hint: Option<&str>| {
+        fields.say(at, format!("`as: app` asks for the app's own token, and `{id}` {why}"), hint.map(str::to_owned));
+    };
+    if registration.token_url.is_none() && registration.issuer.is_none() {
+        return say("has no `token_url` to ask", None);
+    }
+    match &registration.mint {
+        Some(Mint::JwtBearer(bearer)) if bearer.subject.as_deref().is_some_and(|subject| subject.contains("{end_user}")) => {
+            say(
+                "asserts each call's end user, whom such a route has not",
+                Some("register the provider once more, with `use:`, for the app itself"),
+            );
+        }
+        Some(Mint::JwtBearer(_)) => {}
         // RFC 6749 §4.4: only a confidential client has a token of its own.
-        let hint = "give it a `client_secret`".to_owned();
-        fields.say(at, format!("`as: app` asks for the app's own token, and `{id}` has nothing to prove the app by"), Some(hint));
+        _ if !registration.proves_itself() => say("has nothing to prove the app by", Some("give it a `client_secret`")),
+        _ => {}
     }
 }
 
