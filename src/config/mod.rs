@@ -11,6 +11,7 @@ mod headers;
 mod interpolate;
 mod listen;
 mod load;
+mod mint;
 mod node;
 mod people;
 mod providers;
