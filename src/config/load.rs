@@ -145,7 +145,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     if listen::is_exposed(&listen.proxy, listen.allow_anonymous, callers.0.is_empty()) {
         exposed(&listen.proxy_at, problems);
     }
-    let (drain, connect) = (startup::drain(&fields), startup::connect(&fields));
+    let (drain, connect) = (startup::drain(&fields), startup::connect(&fields, sources));
     fields.finish();
     let guard = guard(&listen.proxy.hosts, &routes.hosts, listen.allowed_origins);
     let startup = Startup {

@@ -11,6 +11,7 @@ mod headers;
 mod interpolate;
 mod listen;
 mod load;
+mod logo;
 mod node;
 mod people;
 mod providers;
@@ -32,7 +33,8 @@ pub use providers::Definition;
 pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
-    ActAs, AdminToken, AdminTokens, Bind, Connect, Guard, HeaderEdits, KeySource, Listener, Route, Snapshot, Startup, StoreKind, Timeouts,
+    ActAs, AdminToken, AdminTokens, Bind, Connect, Guard, HeaderEdits, KeySource, Listener, Logo, Route, Snapshot, Startup, StoreKind,
+    Timeouts,
 };
 pub use sources::Env;
 

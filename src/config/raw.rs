@@ -375,11 +375,11 @@ struct Shutdown {
 struct Connect {
     /// Your app's name, as end users know it.
     app_name: Option<Text>,
-    /// The URL of your app's logo.
-    logo: Option<Url>,
-    /// The colour of buttons, as `"#rrggbb"`.
+    /// Your app's logo: an https URL, or the path of a PNG, JPEG, WebP or SVG file of at most 64 KiB.
+    logo: Option<Image>,
+    /// The colour of buttons, as `"#rrggbb"` or `"#rgb"`.
     accent: Option<Colour>,
-    /// Where an end user's browser may be sent after connecting.
+    /// Where an end user's browser may be sent after connecting: exact URLs (with any query unless the entry has one), URLs that end in `/*` for every path below, or bare origins for every path of theirs.
     allowed_return_urls: Option<Vec<Text>>,
     /// How long a connect link is good for; 15 min by default.
     session_ttl: Option<Span>,

@@ -191,6 +191,7 @@ fn changed_keys(old: &Startup, new: &Startup) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Logo;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -203,6 +204,24 @@ mod tests {
     fn start(path: &Path) -> Arc<Live> {
         let env: LiveEnv = Arc::new(|name| (name == "HERE").then(|| "x".to_owned()));
         Live::start(path, env).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    #[test]
+    fn a_new_logo_goes_live_and_a_bad_one_does_not() {
+        let folder = tempfile::tempdir().expect("folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("routes.yaml"), format!("connect: {{logo: ./logo}}\n{}", config("one"))).expect("written");
+        fs::write(at("logo"), "<svg xmlns=\"http://www.w3.org/2000/svg\"/>").expect("written");
+        let live = start(&at("routes.yaml"));
+        let logo = |live: &Live| live.snapshot().connect.logo.clone();
+        let svg = logo(&live);
+        assert!(matches!(svg, Some(Logo::Inline { mime: "image/svg+xml", .. })), "{svg:?}");
+        fs::write(at("logo"), "GIF89a").expect("written");
+        assert!(matches!(live.reload_if_changed(), Some(Err(_))));
+        assert_eq!(logo(&live), svg);
+        fs::write(at("logo"), b"\xff\xd8\xff\xe0").expect("written");
+        assert!(matches!(live.reload_if_changed(), Some(Ok(_))));
+        assert_eq!(logo(&live), Some(Logo::Inline { mime: "image/jpeg", base64: "/9j/4A==".into() }));
     }
 
     fn client_id(live: &Live) -> String {

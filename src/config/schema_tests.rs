@@ -30,7 +30,7 @@ routes:
     callers: [app]
     follow: no
 shutdown: {drain: 0}
-connect: {app_name: A, accent: '#abc', session_ttl: 5m}
+connect: {app_name: A, logo: https://a.test/logo.svg, accent: '#abc', session_ttl: 5m}
 "#;
 
 const MEMORY: &str = "store:\n  memory:\nproviders:\n  sandbox:\n";

@@ -65,12 +65,21 @@ pub struct Guard {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
     pub app_name: Option<Box<str>>,
-    pub logo: Option<url::Url>,
+    pub logo: Option<Logo>,
     /// A colour as `#rgb` or `#rrggbb`.
     pub accent: Option<Box<str>>,
     /// As written: absolute http or https URLs without user and fragment. What fits them is the connect room's to say.
     pub allowed_return_urls: Vec<Box<str>>,
     pub session_ttl: Duration,
+}
+
+/// The app's logo on the connect pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Logo {
+    /// Browsers fetch it themselves.
+    Url(url::Url),
+    /// The content of a file, which the pages carry in themselves.
+    Inline { mime: &'static str, base64: Box<str> },
 }
 
 impl Default for Connect {

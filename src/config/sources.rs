@@ -54,9 +54,14 @@ impl<'e> Sources<'e> {
 
     /// The text of a file of at most [`yaml::BYTES_MAX`] bytes and one more, so that a longer one is seen to be too long.
     pub(crate) fn read(&self, path: &Path) -> io::Result<String> {
+        String::from_utf8(self.read_bytes(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8 text"))
+    }
+
+    /// The same of a file that need not be text.
+    pub(crate) fn read_bytes(&self, path: &Path) -> io::Result<Vec<u8>> {
         let bytes = read_bytes(path);
         self.prints.borrow_mut().insert(Watched::File(path.to_path_buf()), print_of(&bytes));
-        String::from_utf8(bytes?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8 text"))
+        bytes
     }
 
     /// The `.yaml` and `.yml` files of a folder in the order of their names; none where there is no such folder.

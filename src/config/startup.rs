@@ -2,9 +2,9 @@
 
 use super::fields::{Fields, Problems, Shape};
 use super::node::Node;
-use super::scalar;
 use super::snapshot::{AdminToken, AdminTokens, Connect, KeySource, StoreKind};
 use super::sources::Sources;
+use super::{logo, scalar};
 use crate::base::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -130,11 +130,11 @@ pub(super) fn drain(root: &Fields<'_>) -> Duration {
     drain
 }
 
-pub(super) fn connect(root: &Fields<'_>) -> Connect {
+pub(super) fn connect(root: &Fields<'_>, sources: &Sources<'_>) -> Connect {
     let mut connect = Connect::default();
     let Some(fields) = root.section("connect", CONNECT) else { return connect };
     connect.app_name = fields.word("app_name").map(Into::into);
-    connect.logo = fields.get("logo").and_then(|node| scalar::secure_url(node, fields.problems));
+    connect.logo = fields.get("logo").and_then(|node| logo::read(node, sources, fields.problems));
     connect.accent = fields.get("accent").and_then(|node| {
         let text = scalar::text(node, fields.problems)?;
         let is_colour =

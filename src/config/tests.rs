@@ -229,6 +229,8 @@ fn typos_in_sections_are_told_where_they_stand() {
     check("admin: {tokens: [{name: a, token: a-long-enough-token, allow: [reed]}]}\n", 1, 64, "`connect` or `read`", "`read`");
     check("shutdown: {drain: 5}\n", 1, 19, "expected a duration", "`5s`");
     check("connect: {accent: blue}\n", 1, 19, "expected a colour", "");
+    check("connect: {logo: http://a.b/logo.png}\n", 1, 17, "expected an https:// URL", "loopback");
+    check("connect: {logo: ./no-such-logo.png}\n", 1, 17, "cannot read the logo", "https://");
     check("connect: {allowed_return_urls: [/x]}\n", 1, 33, "expected an absolute URL", "");
     check("notify: []\n", 1, 1, "`notify` is not in this version yet", "");
     check("callers:\n  - {name: a}\n", 2, 5, "needs `key_sha256` or `uid`", "sha256sum");

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod control;
 pub mod listen;
+pub mod pages;
 pub mod worker;
 
 pub use listen::BindError;
