@@ -1,7 +1,7 @@
 //! Floor 7: the composition root. The only file that names concrete stores and puts the rooms together.
 
 use crate::base::clock::{Clock, SystemClock};
-use crate::base::ids::random_token;
+use crate::base::ids::{ConnectionKey, random_token};
 use crate::base::secret::Secret;
 use crate::config::{AdminToken, AdminTokens, ConfigErrors, KeySource, Live, Startup, StoreKind};
 use crate::connect::Connect;
@@ -15,7 +15,7 @@ use crate::store::keyfile::{self, KeyFileError, Made};
 use crate::store::memory::MemoryStore;
 use crate::store::seal::{BadKey, Sealer, SealingKey};
 use crate::store::sled::SledStore;
-use crate::store::{Records, Store, StoreError};
+use crate::store::{Connection, Records, Store, StoreError};
 use crate::token::Keeper;
 use crate::upstream::{Connector, Fetch, TlsRoots};
 use std::net::SocketAddr;
@@ -205,6 +205,73 @@ impl Running {
         self.records.close().await?;
         tracing::info!("attache has stopped");
         Ok(())
+    }
+}
+
+/// The store and everything that works on it, without a listener: what the command line uses while no server runs.
+pub struct Offline {
+    pub live: Arc<Live>,
+    pub connect: Arc<Connect>,
+    pub admin: Arc<Admin>,
+    keeper: Arc<Keeper>,
+    records: Records,
+    /// Tells the listeners of [`Offline::serve_pages`] to end when it is dropped.
+    phase: watch::Sender<Phase>,
+}
+
+/// Opens the store that the config names, in this process.
+///
+/// # Errors
+/// When the config is wrong or the store cannot be had.
+pub async fn offline(settings: Settings) -> Result<Offline, AppError> {
+    let live = Live::start(&settings.config, Arc::clone(&settings.environment)).map_err(AppError::Config)?;
+    let snapshot = live.snapshot();
+    let records = open_records(&snapshot.startup).await?;
+    let client = TokenClient::new(Fetch::new(Arc::clone(&settings.tls)), Arc::clone(&settings.clock));
+    let keeper = Keeper::new(records.clone(), client.clone(), Arc::clone(&settings.clock), tokio::runtime::Handle::current());
+    let public_url = snapshot.startup.public_url.clone();
+    let connect = Connect::new(records.clone(), client, Arc::clone(&keeper), settings.clock, Arc::clone(&live), public_url);
+    let admin = Admin::new(Arc::clone(&connect), Vec::new(), Vec::new(), Vec::new());
+    Ok(Offline { live, connect, admin, keeper, records, phase: watch::channel(Phase::Serving).0 })
+}
+
+impl Offline {
+    /// Serves the public pages on the listener that the config names, for as long as this lives: a browser comes back to the redirect URI that
+    /// is registered (RFC 8252 §7.3).
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn serve_pages(&self) -> Result<(), AppError> {
+        let startup = &self.live.snapshot().startup;
+        let pages = Public::new(Arc::clone(&self.connect));
+        for bound in listen::bind(&startup.public, "public", 1)?.into_iter().flatten() {
+            let pages = Arc::clone(&pages);
+            control::serve(bound, self.phase.subscribe(), move |peer, request| Arc::clone(&pages).handle(peer, request))?;
+        }
+        Ok(())
+    }
+
+    /// Every connection with its tokens, page by page: for an export in clear, which the API does not have.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn connections(
+        &self,
+        provider: Option<&str>,
+        after: Option<&ConnectionKey>,
+        limit: usize,
+    ) -> Result<Vec<Connection>, StoreError> {
+        Ok(self.records.connections(provider, after, limit).await?.into_iter().map(|keyed| keyed.record).collect())
+    }
+
+    /// Waits for what is under way and lets go of the store.
+    ///
+    /// # Errors
+    /// When it could not be closed whole.
+    pub async fn close(self) -> Result<(), AppError> {
+        self.phase.send_replace(Phase::Stopping);
+        self.keeper.drain(Duration::from_secs(30)).await;
+        Ok(self.records.close().await?)
     }
 }
 

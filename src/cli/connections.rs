@@ -1,169 +1,305 @@
-//! `attache connections`: import, list and delete, on the store itself while no server runs on it.
+//! `attache connections`: list, show, refresh, delete, import and export, each by the admin API.
 
-use super::{ConfigArg, Failure, Outcome, print};
-use crate::app;
+use super::api::{self, Api, Target, connection_path, query};
+use super::{Failure, Outcome, nango, print};
 use crate::base::clock::{Clock, SystemClock};
-use crate::base::ids::{ConnectionKey, DEFAULT_ACCOUNT};
-use crate::config::{Snapshot, StoreKind};
-use crate::store::{Connection, Expect, Records, wire};
-use clap::{Args, Subcommand};
+use crate::base::ids::DEFAULT_ACCOUNT;
+use crate::store::wire;
+use clap::{Args, Subcommand, ValueEnum};
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use std::io::Read;
 use std::path::PathBuf;
+use zeroize::Zeroizing;
 
 #[derive(Subcommand)]
 pub(super) enum ConnectionsVerb {
-    /// Read connections as JSON lines: {"provider","end_user","account","access_token","refresh_token","token_type","expires_at","scopes",
-    /// "metadata"}; provider, end_user and one token are required, expires_at is RFC 3339. All lines are checked before one is stored.
-    Import(ImportArgs),
     /// One line a connection, without tokens.
     List(ListArgs),
-    /// Delete one connection from the store. It is not revoked at the provider.
-    Delete(DeleteArgs),
+    /// One connection as JSON, without its tokens.
+    Show(OneArgs),
+    /// Refresh one connection's access token now.
+    Refresh(OneArgs),
+    /// Delete one connection, and revoke it at the provider where that can be.
+    Delete(OneArgs),
+    /// Read connections as JSON lines: {"provider","end_user","account","access_token","refresh_token","token_type","expires_at","scopes",
+    /// "metadata"}; provider, end_user and one token or key are required, expires_at is RFC 3339. All lines are checked before one is stored.
+    Import(ImportArgs),
+    /// Write connections as import lines, sealed with the store's key: an Attaché that has the same key reads them.
+    Export(ExportArgs),
 }
 
 #[derive(Args)]
-pub(super) struct ImportArgs {
+pub(super) struct OneArgs {
     #[command(flatten)]
-    config: ConfigArg,
-    /// The file; `-` or nothing for standard input, which keeps tokens out of the disk.
-    #[arg(default_value = "-")]
-    file: PathBuf,
+    target: Target,
+    /// The provider, by its name in routes.yaml.
+    provider: String,
+    end_user: String,
+    #[arg(long, value_name = "LABEL", default_value = DEFAULT_ACCOUNT)]
+    account: String,
 }
 
 #[derive(Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]
-    config: ConfigArg,
+    target: Target,
     /// Of this provider alone.
     #[arg(long, value_name = "ID")]
     provider: Option<String>,
+    /// Of this end user alone.
+    #[arg(long, value_name = "NAME")]
+    end_user: Option<String>,
+    /// In this state alone: pending, active, expired or reconnect_required.
+    #[arg(long)]
+    state: Option<String>,
     /// JSON lines instead of columns.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Args)]
-pub(super) struct DeleteArgs {
+pub(super) struct ImportArgs {
     #[command(flatten)]
-    config: ConfigArg,
-    /// The provider, by its name in routes.yaml.
-    provider: String,
-    end_user: String,
-    #[arg(long, default_value = DEFAULT_ACCOUNT)]
-    account: String,
+    target: Target,
+    /// The file; `-` or nothing for standard input, which keeps tokens out of the disk.
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    /// What the file was written by.
+    #[arg(long, value_enum, default_value_t = Source::Attache)]
+    from: Source,
+    /// A provider's name in the file and in routes.yaml, as in `google-drive=google`; may be repeated.
+    #[arg(long = "map", value_name = "THEIRS=OURS")]
+    renamed: Vec<String>,
 }
 
-const PAGE: usize = 500;
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Source {
+    /// Import lines, or an export of Attaché's.
+    Attache,
+    /// Connections with their credentials, as Nango's API shows them.
+    Nango,
+}
+
+#[derive(Args)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Of this provider alone.
+    #[arg(long, value_name = "ID")]
+    provider: Option<String>,
+    /// The tokens in clear: whoever reads the output can act as your users. Only on the store itself, while no server runs.
+    #[arg(long)]
+    plain: bool,
+}
+
+const PAGE: &str = "100";
 
 pub(super) fn run(verb: ConnectionsVerb) -> Outcome {
-    let config = match &verb {
-        ConnectionsVerb::Import(args) => &args.config,
-        ConnectionsVerb::List(args) => &args.config,
-        ConnectionsVerb::Delete(args) => &args.config,
-    };
-    let snapshot = crate::config::load(&config.config, &super::environment).map_err(Failure::usage)?;
-    if snapshot.startup.store == StoreKind::Memory {
-        return Err(Failure::usage(
-            "the store is `memory`, which lives inside the running server alone: there is nothing here to read or write",
-        ));
-    }
     let lines = match &verb {
-        ConnectionsVerb::Import(args) => read_lines(&args.file, &snapshot)?,
+        ConnectionsVerb::Import(args) => read_lines(args)?,
         _ => Vec::new(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
-    runtime.block_on(async {
-        let records = app::open_records(&snapshot.startup).await.map_err(Failure::runtime)?;
-        let outcome = match &verb {
-            ConnectionsVerb::Import(_) => import(&records, lines).await,
-            ConnectionsVerb::List(args) => list(&records, args).await,
-            ConnectionsVerb::Delete(args) => delete(&records, args).await,
+    api::block_on(async {
+        let target = match &verb {
+            ConnectionsVerb::List(args) => &args.target,
+            ConnectionsVerb::Show(args) | ConnectionsVerb::Refresh(args) | ConnectionsVerb::Delete(args) => &args.target,
+            ConnectionsVerb::Import(args) => &args.target,
+            ConnectionsVerb::Export(args) => &args.target,
         };
-        let closed = records.close().await.map_err(Failure::runtime);
+        let api = Api::open(target).await?;
+        let outcome = match &verb {
+            ConnectionsVerb::List(args) => list(&api, args).await,
+            ConnectionsVerb::Show(args) => one(&api, args, &Method::GET, "").await.and_then(|shown| print(&format!("{shown:#}\n"))),
+            ConnectionsVerb::Refresh(args) => one(&api, args, &Method::POST, "/refresh").await.and_then(|shown| refreshed(&shown)),
+            ConnectionsVerb::Delete(args) => one(&api, args, &Method::DELETE, "").await.and_then(|told| deleted(&told)),
+            ConnectionsVerb::Import(args) => import(&api, lines, &args.file).await,
+            ConnectionsVerb::Export(args) if args.plain => export_plain(&api, args).await,
+            ConnectionsVerb::Export(args) => export(&api, args).await,
+        };
+        let closed = api.close().await;
         outcome.and(closed)
     })
 }
 
-/// Parses and checks every line first, so that a bad one stores nothing.
-fn read_lines(file: &PathBuf, snapshot: &Snapshot) -> Result<Vec<Connection>, Failure> {
-    let mut text = String::new();
-    let read = if file.as_os_str() == "-" {
-        std::io::stdin().read_to_string(&mut text)
-    } else {
-        std::fs::File::open(file).and_then(|mut open| open.read_to_string(&mut text))
-    };
-    read.map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
-    let text = zeroize::Zeroizing::new(text);
-    let (mut connections, mut faults) = (Vec::new(), String::new());
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let parsed = wire::parse_import(line, SystemClock.now()).and_then(|connection| {
-            let known = snapshot.providers.contains_key(&*connection.key.provider);
-            if known { Ok(connection) } else { Err(format!("provider `{}` is not in routes.yaml", connection.key.provider)) }
-        });
-        match parsed {
-            Ok(connection) => connections.push(connection),
-            // Writing to a String cannot fail.
-            Err(why) => drop(writeln!(faults, "{}:{}: {why}", file.display(), number + 1)),
-        }
+async fn one(api: &Api, args: &OneArgs, method: &Method, tail: &str) -> Result<Value, Failure> {
+    let answer = api.call(method, &connection_path(&args.provider, &args.end_user, &args.account, tail), None).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Err(Failure::runtime("no such connection: `attache connections list` shows them"));
     }
-    if faults.is_empty() { Ok(connections) } else { Err(Failure::Usage(format!("{faults}nothing was imported"))) }
+    answer.ok()
 }
 
-async fn import(records: &Records, connections: Vec<Connection>) -> Outcome {
-    let (mut new, mut replaced) = (0, 0);
-    for mut connection in connections {
-        let known = records.connection(&connection.key).await.map_err(Failure::runtime)?;
-        match known {
-            None => new += 1,
-            Some(known) => {
-                // A connection that is given new tokens stays the same one.
-                connection.id = known.record.id;
-                connection.created_at = known.record.created_at;
-                replaced += 1;
+fn refreshed(shown: &Value) -> Outcome {
+    print(&format!("refreshed; the new token ends {}\n", shown["expires_at"].as_str().unwrap_or("never")))
+}
+
+fn deleted(told: &Value) -> Outcome {
+    print(&format!("deleted; revoked at the provider: {} ({})\n", member(told, "revoked"), member(told, "detail")))
+}
+
+/// Every page of a list, each handed on as it comes.
+async fn pages(api: &Api, path: &str, pairs: &[(&str, Option<&str>)], mut each: impl FnMut(&[Value]) -> Outcome) -> Outcome {
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut all = pairs.to_vec();
+        all.extend([("limit", Some(PAGE)), ("cursor", cursor.as_deref())]);
+        let page = api.get(&format!("{path}{}", query(&all))).await?.ok()?;
+        each(page["items"].as_array().map(Vec::as_slice).unwrap_or_default())?;
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = Some(next.to_owned()),
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn list(api: &Api, args: &ListArgs) -> Outcome {
+    let pairs = [("provider", args.provider.as_deref()), ("end_user", args.end_user.as_deref()), ("state", args.state.as_deref())];
+    let row = |item: &Value| {
+        let columns = format!(
+            "{:<26} {:<14} {:<32} {:<10} {:<18}",
+            member(item, "id"),
+            member(item, "provider"),
+            member(item, "end_user"),
+            member(item, "account"),
+            member(item, "state")
+        );
+        format!("{columns} {}\n", item["expires_at"].as_str().unwrap_or("never"))
+    };
+    pages(api, "/v1/connections", &pairs, |items| {
+        print(&items.iter().map(|item| if args.json { format!("{item}\n") } else { row(item) }).collect::<String>())
+    })
+    .await
+}
+
+async fn export(api: &Api, args: &ExportArgs) -> Outcome {
+    pages(api, "/v1/connections/export", &[("provider", args.provider.as_deref())], |items| {
+        print(&items.iter().map(|item| format!("{item}\n")).collect::<String>())
+    })
+    .await
+}
+
+async fn export_plain(api: &Api, args: &ExportArgs) -> Outcome {
+    let Api::Here(offline) = api else {
+        return Err(Failure::usage(
+            "attache: --plain reads the store itself: stop the server first, or export sealed lines, which need no stop",
+        ));
+    };
+    eprintln!("attache: what follows holds tokens in clear; keep it off disks and screens that others see");
+    let mut after = None;
+    loop {
+        let page = offline.connections(args.provider.as_deref(), after.as_ref(), 500).await.map_err(Failure::runtime)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.key.clone());
+        let lines = Zeroizing::new(page.iter().map(|connection| format!("{}\n", wire::import_line(connection))).collect::<String>());
+        print(&lines)?;
+    }
+}
+
+/// One line that was read: where it stood, and its members.
+struct Line {
+    number: usize,
+    fields: Map<String, Value>,
+}
+
+/// Parses and checks every line first, so that a bad one stores nothing.
+fn read_lines(args: &ImportArgs) -> Result<Vec<Line>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let read = if args.file.as_os_str() == "-" {
+        std::io::stdin().read_to_string(&mut text)
+    } else {
+        std::fs::File::open(&args.file).and_then(|mut open| open.read_to_string(&mut text))
+    };
+    read.map_err(|error| Failure::usage(format!("cannot read {}: {error}", args.file.display())))?;
+    let renamed = |id: &str| renamed(&args.renamed, id);
+    let parsed: Vec<(usize, Result<Map<String, Value>, String>)> = match args.from {
+        Source::Attache => {
+            let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+            lines.map(|(number, line)| (number + 1, attache_line(line, renamed))).collect()
+        }
+        Source::Nango => {
+            let all = nango::connections(&text).map_err(|why| Failure::Usage(format!("{}: {why}", args.file.display())))?;
+            all.iter().enumerate().map(|(number, connection)| (number + 1, nango::import_line(connection, renamed))).collect()
+        }
+    };
+    let (mut lines, mut faults) = (Vec::new(), String::new());
+    for (number, parsed) in parsed {
+        match parsed.and_then(check_line) {
+            Ok(fields) => lines.push(Line { number, fields }),
+            // Writing to a String cannot fail.
+            Err(why) => drop(writeln!(faults, "{}:{number}: {why}", args.file.display())),
+        }
+    }
+    if faults.is_empty() { Ok(lines) } else { Err(Failure::Usage(format!("{faults}nothing was imported"))) }
+}
+
+fn attache_line(line: &str, renamed: impl Fn(&str) -> String) -> Result<Map<String, Value>, String> {
+    let value: Value = serde_json::from_str(line).map_err(|error| format!("not JSON (column {})", error.column()))?;
+    let Value::Object(mut fields) = value else { return Err("expected a JSON object".to_owned()) };
+    if let Some(Value::String(provider)) = fields.get_mut("provider") {
+        *provider = renamed(provider);
+    }
+    Ok(fields)
+}
+
+/// What can be known without the store: the line's shape. A sealed one is opened by whoever has the key.
+fn check_line(fields: Map<String, Value>) -> Result<Map<String, Value>, String> {
+    if fields.contains_key("sealed") {
+        let named = |name: &str| fields.get(name).and_then(Value::as_str).is_some();
+        return if named("provider") && named("end_user") && named("sealed") {
+            Ok(fields)
+        } else {
+            Err("a sealed line needs `provider`, `end_user` and `sealed`".to_owned())
+        };
+    }
+    wire::parse_line(fields.clone(), SystemClock.now())?;
+    Ok(fields)
+}
+
+fn renamed(pairs: &[String], id: &str) -> String {
+    let pair = pairs.iter().filter_map(|pair| pair.split_once('=')).find(|(theirs, _)| *theirs == id);
+    pair.map_or(id, |(_, ours)| ours).to_owned()
+}
+
+async fn import(api: &Api, lines: Vec<Line>, file: &std::path::Path) -> Outcome {
+    let known = api.get("/v1/providers").await?.ok()?;
+    let known: Vec<&str> = known["items"].as_array().into_iter().flatten().filter_map(|item| item["id"].as_str()).collect();
+    let mut faults = String::new();
+    for Line { number, fields } in &lines {
+        let provider = fields.get("provider").and_then(Value::as_str).unwrap_or_default();
+        if !known.contains(&provider) {
+            let hint =
+                crate::config::error::did_you_mean(provider, known.iter().copied()).map(|hint| format!("; {hint}")).unwrap_or_default();
+            // As above.
+            let _ = writeln!(faults, "{}:{number}: provider `{provider}` is not in routes.yaml{hint}", file.display());
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Failure::Usage(format!("{faults}nothing was imported")));
+    }
+    let (mut new, mut replaced, total) = (0usize, 0usize, lines.len());
+    for Line { number, fields } in lines {
+        let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let account = Some(text("account")).filter(|account| !account.is_empty()).unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
+        let target = connection_path(&text("provider"), &text("end_user"), &account, "");
+        let answer = api.call(&Method::PUT, &target, Some(&json!(fields))).await?;
+        match answer.status {
+            StatusCode::CREATED => new += 1,
+            StatusCode::OK => replaced += 1,
+            _ => {
+                let done = new + replaced;
+                let (Failure::Usage(why) | Failure::Runtime(why)) = answer.failure();
+                return Err(Failure::runtime(format!(
+                    "{}:{number}: {why}\n{done} of {total} lines were imported before it; importing the same lines again is safe",
+                    file.display()
+                )));
             }
         }
-        // With its intent gone too: a token call of the grant before, cut off by a crash, is no concern of this one.
-        records.settle(&connection, Expect::Any).await.map_err(Failure::runtime)?;
     }
     print(&format!("imported {new} new connections, replaced the tokens of {replaced}\n"))
 }
 
-async fn list(records: &Records, args: &ListArgs) -> Outcome {
-    let mut after: Option<ConnectionKey> = None;
-    loop {
-        let page = records.connections(args.provider.as_deref(), after.as_ref(), PAGE).await.map_err(Failure::runtime)?;
-        let mut text = String::new();
-        for found in &page {
-            let connection = &found.record;
-            if args.json {
-                let _ = writeln!(text, "{}", wire::shown(connection));
-            } else {
-                let ends = connection.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_rfc3339());
-                let key = &connection.key;
-                let _ = writeln!(
-                    text,
-                    "{:<26} {:<14} {:<32} {:<10} {:<18} {ends}",
-                    connection.id,
-                    key.provider,
-                    key.end_user,
-                    key.account,
-                    connection.state.name()
-                );
-            }
-        }
-        print(&text)?;
-        match page.last() {
-            Some(last) if page.len() == PAGE => after = Some(last.record.key.clone()),
-            _ => return Ok(()),
-        }
-    }
-}
-
-async fn delete(records: &Records, args: &DeleteArgs) -> Outcome {
-    let key = ConnectionKey::new(&args.provider, &args.end_user, &args.account);
-    match records.delete_connection(&key).await.map_err(Failure::runtime)? {
-        Some(_) => print("deleted; revoke it at the provider too if it should not live on there\n"),
-        None => Err(Failure::runtime("no such connection: `attache connections list` shows them")),
-    }
+fn member<'v>(value: &'v Value, name: &str) -> &'v str {
+    value[name].as_str().unwrap_or_default()
 }

@@ -1,12 +1,15 @@
 //! Floor 8: the command line, one file a verb. Exit codes: 0, 1 for a failure at run time, 2 for wrong usage or config.
 
+mod api;
 mod check;
+mod connect;
 mod connections;
 mod dev;
 mod explain;
 mod health;
 mod keygen;
 mod logging;
+mod nango;
 mod providers;
 mod run;
 mod sandbox;
@@ -60,7 +63,9 @@ enum Verb {
     /// List the providers that can be named in routes.yaml, or show one.
     #[command(subcommand)]
     Providers(providers::ProvidersVerb),
-    /// Import, list or delete connections in the store, while no server runs on it.
+    /// Connect an end user from this terminal: a browser opens at the provider, or, with --device, a code is to be typed anywhere.
+    Connect(connect::ConnectArgs),
+    /// List, show, refresh, delete, import or export connections: through the running server, or on the store while none runs.
     #[command(subcommand)]
     Connections(connections::ConnectionsVerb),
     /// Print a new encryption key for `store.encryption_keys` (base64 of 32 random bytes).
@@ -113,6 +118,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(args) => explain::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Providers(verb) => providers::run(verb),
+        Verb::Connect(args) => connect::run(&args),
         Verb::Connections(verb) => connections::run(verb),
         Verb::Keygen => keygen::run(),
         Verb::Sandbox(args) => sandbox::run(&args),

@@ -80,6 +80,22 @@ pub fn parse_line(fields: Map<String, Value>, now: UnixMillis) -> Result<Connect
     })
 }
 
+/// A connection with its tokens as an import line.
+pub fn import_line(connection: &Connection) -> Value {
+    let mut line = json!({
+        "provider": connection.key.provider, "end_user": connection.key.end_user, "account": connection.key.account,
+        "token_type": connection.token_type, "scopes": connection.scopes, "metadata": connection.metadata,
+        "expires_at": connection.expires_at.map(UnixMillis::to_rfc3339),
+    });
+    if !connection.access_token.is_empty() {
+        line["access_token"] = connection.access_token.expose().into();
+    }
+    if let Some(token) = &connection.refresh_token {
+        line["refresh_token"] = token.expose().into();
+    }
+    line
+}
+
 /// A connection as the API shows it: everything but its tokens.
 pub fn shown(connection: &Connection) -> Value {
     let time = |at: UnixMillis| at.to_rfc3339();

@@ -13,11 +13,12 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -80,6 +81,24 @@ impl Fetch {
             Ok(outcome) => outcome,
             Err(_) => Err((FetchFault::Timeout, format!("no whole answer within {} s", self.total.as_secs_f32()))),
         };
+        outcome.map_err(|(kind, detail)| FetchError { kind, detail, sent: sent.load(Ordering::Relaxed) })
+    }
+
+    /// The same to a server on a unix socket; the URI names no more than the path to ask for.
+    ///
+    /// # Errors
+    /// As [`Fetch::send`].
+    pub async fn send_unix(&self, socket: &Path, request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
+        let sent = AtomicBool::new(false);
+        let exchange = async {
+            let origin = origin_of(request.uri())?;
+            let stream = UnixStream::connect(socket).await;
+            let stream = stream.map_err(|error| (FetchFault::Connect, format!("cannot connect to {}: {error}", socket.display())))?;
+            speak(stream, &origin, request, &sent).await
+        };
+        let outcome = timeout(self.total, exchange).await;
+        let outcome =
+            outcome.unwrap_or_else(|_| Err((FetchFault::Timeout, format!("no whole answer within {} s", self.total.as_secs_f32()))));
         outcome.map_err(|(kind, detail)| FetchError { kind, detail, sent: sent.load(Ordering::Relaxed) })
     }
 

@@ -136,10 +136,8 @@ impl Admin {
     }
 
     /// Answers one call of the API for somebody who may do everything but read tokens: the command line in its own process.
-    pub async fn answer_locally(&self, method: &Method, target: &str, body: &[u8], tokens: bool) -> Response<Bytes> {
-        let mut allow = auth::default_allow();
-        allow.extend(tokens.then(|| "tokens".into()));
-        self.answer(&Who { name: "cli".into(), allow, by_cookie: false }, method, target, body).await
+    pub async fn answer_locally(&self, method: &Method, target: &str, body: &[u8]) -> Response<Bytes> {
+        self.answer(&Who { name: "cli".into(), allow: auth::default_allow(), by_cookie: false }, method, target, body).await
     }
 
     async fn answer(&self, who: &Who, method: &Method, target: &str, body: &[u8]) -> Response<Bytes> {
