@@ -1,5 +1,11 @@
 //! A scripted token endpoint on loopback, for the tests of this room and the keeper's; and this room's own tests against it.
 
+mod authorize;
+mod device;
+mod discovery;
+mod id_token;
+mod mint;
+
 use super::*;
 use crate::attach::Scheme;
 use crate::base::clock::{Clock, ManualClock, UnixMillis};
@@ -57,6 +63,7 @@ pub(crate) struct Endpoint {
     pub(crate) base: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     script: Arc<Mutex<VecDeque<Answer>>>,
+    pages: Arc<Mutex<HashMap<String, Answer>>>,
     /// A permit is taken for each answer; a test that holds them holds the answers.
     pub(crate) gate: Arc<Semaphore>,
 }
@@ -68,6 +75,7 @@ impl Endpoint {
             base: format!("http://{}", listener.local_addr().expect("address")),
             seen: Arc::default(),
             script: Arc::default(),
+            pages: Arc::default(),
             gate: Arc::new(Semaphore::new(1_000_000)),
         };
         let server = endpoint.clone();
@@ -85,6 +93,11 @@ impl Endpoint {
 
     pub(crate) fn script(&self, answers: impl IntoIterator<Item = Answer>) {
         self.script.lock().expect("unpoisoned").extend(answers);
+    }
+
+    /// What is answered at this target each time, before the script.
+    pub(crate) fn publish(&self, target: &str, answer: Answer) {
+        self.pages.lock().expect("unpoisoned").insert(target.into(), answer);
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -120,7 +133,8 @@ impl Endpoint {
             all.iter().filter(|seen| seen.target == target).count()
         };
         let _permit = self.gate.acquire().await;
-        let scripted = self.script.lock().expect("unpoisoned").pop_front();
+        let page = self.pages.lock().expect("unpoisoned").get(&target).cloned();
+        let scripted = page.or_else(|| self.script.lock().expect("unpoisoned").pop_front());
         let answer = scripted.unwrap_or_else(|| {
             Answer::json(200, &format!(r#"{{"access_token":"A{nth}","token_type":"Bearer","expires_in":3600,"refresh_token":"R{nth}"}}"#))
         });

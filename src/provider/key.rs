@@ -108,7 +108,7 @@ fn keys(pem: &Secret) -> Vec<EncodingKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256};
     use serde_json::json;
 
     const SEC1: &str = "-----BEGIN EC PRIVATE KEY-----
@@ -128,6 +128,11 @@ AwEHoUQDQgAEnZh4ErFP/Ku3m1oNlqMPDVP8VKKdpv9S+mkc+TJzgjhwDNNBtKxo
             let header = jsonwebtoken::decode_header(signed.expose()).expect("a header");
             assert_eq!((header.kid.as_deref(), header.typ.as_deref()), (Some("k1"), Some("JWT")));
         }
+        let rsa = Secret::new(KeyPair::generate_for(&PKCS_RSA_SHA256).expect("generated").serialize_pem());
+        for (asked, expected) in [(None, "RS256"), (Some("PS384"), "PS384"), (Some("RS512"), "RS512")] {
+            assert_eq!(JwtKey::parse(rsa.clone(), asked, None).expect("a key").algorithm(), expected);
+        }
+        assert_eq!(JwtKey::parse(rsa, Some("ES256"), None), Err(KeyFault::Unfit));
         assert_eq!(JwtKey::parse(Secret::new(SEC1), None, None).expect("a key").algorithm(), "ES256");
     }
 
