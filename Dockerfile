@@ -7,7 +7,7 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 # `benches` and `tests` are here because cargo wants every target that Cargo.toml names to exist; nothing of them is built.
-COPY Cargo.toml Cargo.lock build.rs ./
+COPY Cargo.toml Cargo.lock build.rs askama.toml ./
 COPY providers providers
 COPY benches benches
 COPY tests tests

@@ -5,7 +5,7 @@ use super::headers;
 use super::node::{Node, Value};
 use super::scalar;
 use crate::attach::Scheme;
-use crate::provider::{ClientAuth, Lifetime, Pkce, RefreshPolicy, TokenHost, Verified};
+use crate::provider::{Asks, ClientAuth, Lifetime, Pkce, RefreshPolicy, TokenHost, Verified};
 use http::HeaderName;
 use std::time::Duration;
 use url::Url;
@@ -13,6 +13,9 @@ use url::Url;
 pub(super) const DEFINITION: Shape = Shape { name: "Definition", said: "a provider definition" };
 const REFRESH: Shape = Shape { name: "Refresh", said: "`refresh`" };
 const ATTACH: Shape = Shape { name: "AttachPlace", said: "`attach`" };
+
+const CLIENT_AUTH: &[(&str, ClientAuth)] =
+    &[("basic", ClientAuth::Basic), ("body", ClientAuth::Body), ("none", ClientAuth::None), ("private_key_jwt", ClientAuth::PrivateKeyJwt)];
 
 type Pairs = Vec<(Box<str>, Box<str>)>;
 
@@ -28,6 +31,8 @@ pub(super) struct Draft {
     pub(super) device_authorization_url: Option<Url>,
     pub(super) par_url: Option<Url>,
     pub(super) issuer: Option<Box<str>>,
+    pub(super) resource: Option<Vec<Box<str>>>,
+    pub(super) asks: Option<Asks>,
     pub(super) pkce: Option<Pkce>,
     pub(super) client_auth: Option<ClientAuth>,
     pub(super) scopes: Option<Vec<Box<str>>>,
@@ -67,8 +72,10 @@ impl Draft {
             device_authorization_url: url("device_authorization_url"),
             par_url: url("par_url"),
             issuer: issuer(fields),
+            resource: resource(fields),
+            asks: fields.choice("credential", &[("consent", Asks::Consent), ("api_key", Asks::ApiKey), ("password", Asks::Password)]),
             pkce: fields.choice("pkce", &[("S256", Pkce::S256), ("none", Pkce::None)]),
-            client_auth: client_auth(fields),
+            client_auth: fields.choice("client_auth", CLIENT_AUTH),
             scopes: fields.texts("scopes").map(|scopes| scopes.iter().map(|(_, scope)| owned(scope)).collect()),
             scope_separator: fields.text("scope_separator").map(owned),
             authorize_params: pairs(fields, "authorize_params"),
@@ -102,6 +109,8 @@ impl Draft {
             device_authorization_url: self.device_authorization_url.or(base.device_authorization_url),
             par_url: self.par_url.or(base.par_url),
             issuer: self.issuer.or(base.issuer),
+            resource: self.resource.or(base.resource),
+            asks: self.asks.or(base.asks),
             pkce: self.pkce.or(base.pkce),
             client_auth: self.client_auth.or(base.client_auth),
             scopes: self.scopes.or(base.scopes),
@@ -140,13 +149,16 @@ fn issuer(fields: &Fields<'_>) -> Option<Box<str>> {
     scalar::text(node, fields.problems).map(Box::from)
 }
 
-fn client_auth(fields: &Fields<'_>) -> Option<ClientAuth> {
-    let node = fields.get("client_auth")?;
-    if scalar::is_word(node, "private_key_jwt") {
-        fields.say(&node.at, "`private_key_jwt` is not in this version yet", None);
-        return None;
+/// Absolute URIs of any scheme, without a fragment, as written (RFC 8707 §2).
+fn resource(fields: &Fields<'_>) -> Option<Vec<Box<str>>> {
+    let mut all = Vec::new();
+    for (node, text) in fields.texts("resource")? {
+        match Url::parse(text) {
+            Ok(url) if url.fragment().is_none() => all.push(text.into()),
+            _ => fields.say(&node.at, format!("expected an absolute URI without a fragment (`#…`), found {}", node.found()), None),
+        }
     }
-    scalar::choice(node, &[("basic", ClientAuth::Basic), ("body", ClientAuth::Body), ("none", ClientAuth::None)], fields.problems)
+    Some(all)
 }
 
 fn default_expires_in(fields: &Fields<'_>) -> Option<Lifetime> {

@@ -13,6 +13,7 @@ mod interpolate;
 mod listen;
 mod load;
 mod logo;
+mod mint;
 mod node;
 mod people;
 mod providers;

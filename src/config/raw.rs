@@ -5,8 +5,10 @@
 
 #![expect(dead_code, reason = "never built: their fields and comments are the schema")]
 
+mod mint;
 mod scalars;
 
+use mint::{JwtBearer, TokenExchange};
 use scalars::*;
 use schemars::{JsonSchema, Schema};
 use std::collections::BTreeMap;
@@ -191,6 +193,16 @@ struct Provider {
     client_id: Option<Text>,
     /// The client's secret, best as `${NAME}` or `${file:PATH}`. Without one the client is a public one.
     client_secret: Option<Text>,
+    /// For `client_auth: private_key_jwt`: the private key in PEM, best as `${file:PATH}`.
+    client_key: Option<Text>,
+    /// The `kid` that the provider knows the key by.
+    client_key_id: Option<Text>,
+    /// What the key signs by; the usual one of its kind by default.
+    client_key_algorithm: Option<KeyAlgorithm>,
+    /// Tokens for a signed assertion, as service accounts have it (RFC 7523): no end user consents.
+    jwt_bearer: Option<JwtBearer>,
+    /// Tokens for the end user's tokens at another provider (RFC 8693).
+    token_exchange: Option<TokenExchange>,
     #[schemars(flatten)]
     definition_keys: DefinitionKeys,
 }
@@ -221,11 +233,15 @@ struct DefinitionKeys {
     device_authorization_url: Option<Url>,
     /// Where the authorization request is pushed (RFC 9126).
     par_url: Option<Url>,
-    /// What `iss` must say in the callback (RFC 9207).
+    /// Who issues the tokens, exactly as the provider writes it. URLs that are not said here are discovered from it (RFC 8414), and `iss` and id tokens are checked against it.
     issuer: Option<Url>,
     /// `S256` by default; `none` only for a provider that refuses it (RFC 7636).
     pkce: Option<Pkce>,
-    /// How the client proves itself at the token endpoint: `basic` by default, or in the form `body`.
+    /// What the tokens are for: absolute URIs, sent with each request for tokens (RFC 8707).
+    resource: Option<Vec<Text>>,
+    /// What connecting asks of the end user: `consent` at the provider by default, or an `api_key` or `password` typed on the connect page.
+    credential: Option<Credential>,
+    /// How the client proves itself at the token endpoint: `basic` by default, in the form `body`, or by an assertion signed with `client_key` (`private_key_jwt`).
     client_auth: Option<ClientAuth>,
     /// What to ask for.
     scopes: Option<Vec<Text>>,

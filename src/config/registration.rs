@@ -1,14 +1,15 @@
 //! `providers:` of `routes.yaml`: each entry merged with the definition it uses.
 
 use super::definition::Draft;
-use super::error::did_you_mean;
+use super::error::{At, did_you_mean};
 use super::exchange;
 use super::fields::{Fields, Problems, Shape};
+use super::mint;
 use super::node::{Key, Node};
 use super::providers::{Definitions, check_id};
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
-use crate::provider::{Asks, ClientAuth, Pkce, Registration, Verified};
+use crate::provider::{Asks, ClientAuth, JwtKey, Mint, Pkce, Registration, Verified};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ pub(super) fn read(
             continue;
         }
         let before = problems.count();
-        let registration = one(key, node, definitions, missing.get(&key.text).map(Vec::as_slice).unwrap_or_default(), problems);
+        let missing = missing.get(&key.text).map(Vec::as_slice).unwrap_or_default();
+        let registration = one(key, node, &Known { entries, definitions, missing }, problems);
         if let Some(registration) = registration
             && problems.count() == before
         {
@@ -53,19 +55,44 @@ pub(super) fn is_optional(node: &Node) -> bool {
     entries.iter().any(|(key, node)| key.text == "optional" && super::scalar::is_word(node, "true"))
 }
 
-fn one(key: &Key, node: &Node, definitions: &Definitions, missing: &[String], problems: &Problems) -> Option<Registration> {
+/// What an entry is read against.
+struct Known<'a> {
+    entries: &'a [(Key, Node)],
+    definitions: &'a Definitions,
+    missing: &'a [String],
+}
+
+/// The keys that stand in a registration alone, for they are secrets or name other registrations.
+struct Own {
+    client_secret: Option<Secret>,
+    client_key: Option<JwtKey>,
+    mint: Option<Mint>,
+}
+
+fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option<Registration> {
+    let Known { entries, definitions, missing } = *known;
     let fields = Fields::open(node, PROVIDER, problems)?;
     let optional = fields.flag("optional").unwrap_or(false);
     let use_node = fields.get("use");
     let mine = Draft::read(&fields);
-    // A key that is there but gave nothing had its fault told already.
-    let has_client_id = fields.peek("client_id").is_some();
-    let has_token_url = fields.peek("token_url").is_some() || fields.peek("issuer").is_some();
+    let bearer = mint::jwt_bearer(&fields);
+    let exchange = mint::token_exchange(&fields, &key.text, entries);
     let client_secret = fields.text("client_secret").filter(|secret| !secret.is_empty()).map(Secret::new);
+    let client_key = mint::key(&fields, "client_key", "client_key_id", "client_key_algorithm");
+    // A key that is there but gave nothing had its fault told already.
+    let there = |names: &[&str]| names.iter().any(|name| fields.peek(name).is_some());
+    let (has_client_id, has_client_key, has_mint) =
+        (there(&["client_id"]), there(&["client_key"]), there(&["jwt_bearer", "token_exchange"]));
+    let has_token_url = there(&["token_url", "issuer", "jwt_bearer"]);
+    let in_place = there(&["token_url", "authorize_url", "issuer", "credential"]) || has_mint;
+    let credential_at = fields.at_key("credential");
+    let (client_auth_at, client_key_at) = (fields.at_key("client_auth"), fields.at_key("client_key"));
+    if there(&["jwt_bearer"]) && there(&["token_exchange"]) {
+        fields.say(fields.at_key("token_exchange"), "a provider has one of `jwt_bearer` and `token_exchange`", None);
+    }
     let (at, problems) = (fields.at, fields.problems);
     fields.finish();
 
-    let in_place = has_token_url || mine.authorize_url.is_some();
     let base_id = match use_node {
         Some(node) => Some((super::scalar::text(node, problems)?, &node.at)),
         None if definitions.contains_key(&*key.text) => Some((&*key.text, &key.at)),
@@ -80,7 +107,7 @@ fn one(key: &Key, node: &Node, definitions: &Definitions, missing: &[String], pr
                 return None;
             }
         },
-        None if in_place || mine.issuer.is_some() => Draft::default(),
+        None if in_place => Draft::default(),
         None => {
             let hint = did_you_mean(&key.text, ids(definitions))
                 .unwrap_or_else(|| "name one with `use:`, or write `authorize_url`, `token_url` and `token_hosts` here".into());
@@ -88,16 +115,46 @@ fn one(key: &Key, node: &Node, definitions: &Definitions, missing: &[String], pr
             return None;
         }
     };
-    let draft = mine.over(base);
-    let off = off(optional, &draft, missing);
-    if off.is_none() && draft.token_url.is_none() && draft.issuer.is_none() && !has_token_url {
+    let mut draft = mine.over(base);
+    let mint = minted(bearer, exchange, &mut draft);
+    let typed = draft.asks.is_some_and(|asks| asks != Asks::Consent);
+    if typed && has_mint {
+        problems.say(credential_at, "`credential` asks the end user, and minted tokens ask nobody: write one of them", None);
+    }
+    let needs_client = !typed && !matches!(mint, Some(Mint::JwtBearer(_)));
+    let off = off(optional, needs_client && draft.client_id.is_none(), missing);
+    if off.is_none() && !typed && draft.token_url.is_none() && draft.issuer.is_none() && !has_token_url {
         let hint = "write `authorize_url` and `token_url`, or `issuer` where the provider publishes its endpoints";
         problems.say(at, "a provider needs `token_url`", Some(hint.into()));
     }
-    if off.is_none() && draft.client_id.is_none() && !has_client_id {
+    if off.is_none() && needs_client && draft.client_id.is_none() && !has_client_id {
         problems.warn(format!("provider `{}` has no client_id: it carries imported tokens, but can neither connect nor refresh", key.text));
     }
-    Some(build(key, base_id.map_or(&*key.text, |(id, _)| id), draft, client_secret, off))
+    proof(off.is_some(), draft.client_auth, (client_auth_at, client_key_at), has_client_key, problems);
+    Some(build(key, base_id.map_or(&*key.text, |(id, _)| id), draft, Own { client_secret, client_key, mint }, off))
+}
+
+/// Tells a key without the word that uses it, and the word without a key.
+fn proof(is_off: bool, client_auth: Option<ClientAuth>, (auth_at, key_at): (&At, &At), has_key: bool, problems: &Problems) {
+    let by_key = client_auth == Some(ClientAuth::PrivateKeyJwt);
+    if by_key && !has_key && !is_off {
+        let hint = "write `client_key: ${file:./key.pem}`; its public half is registered at the provider";
+        problems.say(auth_at, "`client_auth: private_key_jwt` needs `client_key`", Some(hint.into()));
+    }
+    if has_key && !by_key {
+        let hint = "write `client_auth: private_key_jwt`";
+        problems.say(key_at, "`client_key` proves nothing by this `client_auth`", Some(hint.into()));
+    }
+}
+
+/// What the two sections became, with what a service account's file says of the endpoint and of the scopes' place.
+fn minted(bearer: Option<mint::Bearer>, exchange: Option<crate::provider::Exchange>, draft: &mut Draft) -> Option<Mint> {
+    let Some(mint::Bearer { mut bearer, token_url, claims_scopes }) = bearer else { return exchange.map(Mint::Exchange) };
+    draft.token_url = draft.token_url.take().or(token_url);
+    if claims_scopes && let Some(scopes) = draft.scopes.as_ref().filter(|scopes| !scopes.is_empty()) {
+        bearer.claims.push(("scope".into(), scopes.join(draft.scope_separator.as_deref().unwrap_or(" ")).into()));
+    }
+    Some(Mint::JwtBearer(bearer))
 }
 
 fn ids(definitions: &Definitions) -> impl Iterator<Item = &str> {
@@ -105,19 +162,27 @@ fn ids(definitions: &Definitions) -> impl Iterator<Item = &str> {
 }
 
 /// Why an optional provider is off.
-fn off(optional: bool, draft: &Draft, missing: &[String]) -> Option<Box<str>> {
+fn off(optional: bool, lacks_client_id: bool, missing: &[String]) -> Option<Box<str>> {
     match (optional, missing) {
         (false, _) => None,
-        (true, []) if draft.client_id.is_some() => None,
+        (true, []) if !lacks_client_id => None,
         (true, []) => Some("it has no client_id".into()),
         (true, missing) => Some(missing.join(", ").into()),
     }
 }
 
-fn build(key: &Key, definition: &str, draft: Draft, client_secret: Option<Secret>, off: Option<Box<str>>) -> Registration {
+fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<str>>) -> Registration {
+    let Own { client_secret, client_key, mint } = own;
     let refresh = draft.refresh();
-    // Without a secret there is nothing to prove: a public client, whatever its definition would have it send.
-    let client_auth = if client_secret.is_some() { draft.client_auth.unwrap_or(ClientAuth::Basic) } else { ClientAuth::None };
+    let client_auth = match draft.client_auth {
+        Some(ClientAuth::PrivateKeyJwt) => ClientAuth::PrivateKeyJwt,
+        // Without a secret there is nothing to prove: a public client, whatever its definition would have it send.
+        _ if client_secret.is_none() => ClientAuth::None,
+        told => told.unwrap_or(ClientAuth::Basic),
+    };
+    let asks = draft.asks.unwrap_or_default();
+    // A user name and password are HTTP Basic's unless the definition says otherwise (RFC 7617).
+    let attach = draft.attach.unwrap_or(if asks == Asks::Password { Scheme::Basic } else { Scheme::Bearer });
     Registration {
         id: key.text.as_str().into(),
         definition: definition.into(),
@@ -126,10 +191,10 @@ fn build(key: &Key, definition: &str, draft: Draft, client_secret: Option<Secret
         off,
         client_id: draft.client_id.unwrap_or_default(),
         client_secret,
-        client_key: None,
-        asks: Asks::Consent,
-        mint: None,
-        resource: Vec::new(),
+        client_key,
+        asks,
+        mint,
+        resource: draft.resource.unwrap_or_default(),
         authorize_url: draft.authorize_url,
         token_url: draft.token_url,
         revoke_url: draft.revoke_url,
@@ -142,7 +207,7 @@ fn build(key: &Key, definition: &str, draft: Draft, client_secret: Option<Secret
         scope_separator: draft.scope_separator.unwrap_or_else(|| " ".into()),
         authorize_params: draft.authorize_params,
         token_params: draft.token_params,
-        attach: draft.attach.unwrap_or(Scheme::Bearer),
+        attach,
         token_hosts: draft.token_hosts,
         default_expires_in: draft.default_expires_in,
         refresh,

@@ -18,6 +18,17 @@ admin: {tokens: [{name: a, token: "${TOKEN}", allow: [read]}]}
 callers: [{name: app, uid: "${NUMBER}"}]
 providers:
   google: {client_id: 12345, refresh: {margin: 1m}, attach: {header: X-T}, default_expires_in: never, authorize_params: {a: true}}
+  work:
+    client_id: w
+    issuer: https://login.example.com
+    token_hosts: [api.example.com]
+    resource: [https://api.example.com/, "api://x"]
+    client_auth: private_key_jwt
+    client_key: ${KEY}
+    client_key_id: k1
+    client_key_algorithm: ES256
+  robot: {credential: consent, jwt_bearer: {key: "${KEY}", issuer: me, claims: {a: b}}, token_url: https://login.example.com/token}
+  other: {client_id: o, client_key: "${KEY}", client_auth: private_key_jwt, issuer: https://o.example.com, token_exchange: {from: work, subject_token_type: jwt, audience: [a]}}
 routes:
   - match: /a
     provider: google
@@ -36,6 +47,9 @@ connect: {app_name: A, logo: https://a.test/logo.svg, accent: '#abc', session_tt
 const MEMORY: &str = "store:\n  memory:\nproviders:\n  sandbox:\n";
 
 fn env(name: &str) -> Option<String> {
+    if name == "KEY" {
+        return Some(rcgen::KeyPair::generate().expect("generated").serialize_pem());
+    }
     let value = match name {
         "FLAG" => "true",
         "NUMBER" => "7",

@@ -250,7 +250,10 @@ fn typos_in_providers_are_told_where_they_stand() {
     check("providers:\n  x: {client_id: g, issuer: \"https://a.b/?t=1\"}\n", 2, 29, "an issuer has no query", "");
     check("providers:\n  x: {client_id: g, token_url: http://a.b/}\n", 2, 32, "expected an https:// URL", "loopback");
     check("providers:\n  google: {client_id: g, pkce: s256}\n", 2, 32, "`S256` or `none`", "`S256`");
-    check("providers:\n  google: {client_id: g, client_auth: private_key_jwt}\n", 2, 39, "not in this version yet", "");
+    check("providers:\n  google: {client_id: g, client_auth: private_key_jwt}\n", 2, 26, "needs `client_key`", "${file:./key.pem}");
+    check("providers:\n  google: {client_id: g, credential: apikey}\n", 2, 38, "`consent` or `api_key` or `password`", "`api_key`");
+    check("providers:\n  google: {client_id: g, resource: [drive]}\n", 2, 37, "expected an absolute URI", "");
+    check("providers:\n  google: {client_id: g, resource: [\"https://a.b/#c\"]}\n", 2, 37, "without a fragment", "");
     check("providers:\n  google: {client_id: g, attach: oauth1}\n", 2, 34, "`attach: oauth1` is not in this version yet", "");
     check("providers:\n  google: {client_id: g, attach: Bearer}\n", 2, 34, "expected `bearer`", "`bearer`");
     check("providers:\n  google: {client_id: g, attach: {header: Host}}\n", 2, 43, "cannot stand in `host`", "");

@@ -105,7 +105,9 @@ impl TokenClient {
 
 /// Adds a field unless one of that name is there.
 pub(super) fn put(pairs: &mut Pairs, name: &str, value: &str) {
-    if !pairs.iter().any(|(other, _)| other == name) {
+    // An assertion for a grant needs no client (RFC 7521 §4.1): one without an id names none.
+    let nameless = name == "client_id" && value.is_empty();
+    if !nameless && !pairs.iter().any(|(other, _)| other == name) {
         pairs.push((name.to_owned(), value.to_owned()));
     }
 }

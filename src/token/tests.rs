@@ -3,6 +3,7 @@
 mod flights;
 mod grants;
 mod minted;
+mod sources;
 
 use super::*;
 use crate::base::clock::{Clock, ManualClock, UnixMillis};

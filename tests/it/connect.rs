@@ -39,7 +39,10 @@ async fn from_the_link_to_a_call_that_works() {
     // The error says which admin call makes the link.
     let call = refused.json()["connect"].clone();
     assert_eq!(call["method"], "POST");
-    assert!(call["url"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:") && url.ends_with("/v1/connect-sessions")), "{call}");
+    assert!(
+        call["url"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:") && url.ends_with("/v1/connect-sessions")),
+        "{call}"
+    );
     let mut body = call["body"].clone();
     body["return_url"] = RETURN.into();
     body["metadata"] = json!({"order": 7});

@@ -39,7 +39,9 @@ scalar!(Health, {"anyOf": [{"enum": ["off", false]}, {"type": "string"}, {"$ref"
 scalar!(Colour, {"type": "string", "pattern": "^#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$|\\$\\{"});
 scalar!(KeyHash, {"type": "string", "pattern": "^[0-9a-fA-F]{64}$|\\$\\{"});
 scalar!(Pkce, {"anyOf": [{"enum": ["S256", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
-scalar!(ClientAuth, {"anyOf": [{"enum": ["basic", "body", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(ClientAuth, {"anyOf": [{"enum": ["basic", "body", "none", "private_key_jwt"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(Credential, {"anyOf": [{"enum": ["consent", "api_key", "password"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(KeyAlgorithm, {"anyOf": [{"enum": ["RS256", "ES256", "ES384", "EdDSA", "PS256", "RS384", "RS512", "PS384", "PS512"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Verified, {"enum": ["full", "partial"]});
 scalar!(ActAs, {"anyOf": [{"enum": ["user", "app", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Cookies, {"anyOf": [{"enum": ["strip", "pass"]}, {"type": "string", "pattern": "\\$\\{"}]});

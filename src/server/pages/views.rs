@@ -15,6 +15,8 @@ struct App<'a> {
     name: &'a str,
     /// Its name at the start of a sentence.
     first: &'a str,
+    /// Where "go back to …" leads.
+    back: &'a str,
     /// The value of the logo's `src`.
     logo: Option<String>,
     /// Where there is no logo; none either for an app without a name.
@@ -29,7 +31,8 @@ impl<'a> App<'a> {
             Logo::Inline { mime, base64 } => format!("data:{mime};base64,{base64}"),
         });
         let mark = (logo.is_none() && !nameless).then(|| Mark::of_app(&look.app_name, style::accent(look)));
-        App { name: &look.app_name, first: if nameless { "This app" } else { &look.app_name }, logo, mark }
+        let (first, back) = if nameless { ("This app", "the app that sent you here") } else { (&*look.app_name, &*look.app_name) };
+        App { name: &look.app_name, first, back, logo, mark }
     }
 
     /// A title that ends in the app's name, where it has one.
