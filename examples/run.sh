@@ -54,7 +54,7 @@ export ATTACHE_URL="http://$proxy" ATTACHE_ADMIN_URL="http://$admin"
 # The web apps' return URL: the route map of `dev` allows port 3000, which may be taken here.
 map=$(sed -n 's/^The route map is //p' "$work/dev.out")
 export ATTACHE_ADMIN_TOKEN_FILE="${map%/*}/attache.admin-token" PORT="${web##*:}"
-sed "s/:3000/:$PORT/g" "$map" > "$work/map" && cat "$work/map" > "$map"
+sed "s/:3000\"/:$PORT\"/g" "$map" > "$work/map" && cat "$work/map" > "$map"
 if ! curl -sSf --noproxy '*' -X POST -H "Authorization: Bearer $(cat "$ATTACHE_ADMIN_TOKEN_FILE")" "$ATTACHE_ADMIN_URL/v1/reload" > "$work/said"; then
   echo "the route map could not be changed:" >&2
   cat "$work/said" "$work/dev.log" >&2
