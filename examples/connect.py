@@ -53,7 +53,7 @@ def connected(login, query):
     """GET /connected: the browser is back. The user is the one who is logged in now, whatever the URL says."""
     session = login.pop("connecting", None)
     if session and query.get("status") == "connected":
-        attache(f"/v1/connect-sessions/{session}/complete", {"completion": query["completion"], "end_user": login["user"]})
+        attache(f"/v1/connect-sessions/{session}/complete", {"completion": query.get("completion"), "end_user": login["user"]})
     return "/"
 
 
@@ -111,7 +111,9 @@ class App(http.server.BaseHTTPRequestHandler):
         login = self.login()
         if path == "/":
             self.answer(200, home(login, SAID.get(query.get("said"), "")))
-        elif path == "/connected" and login:
+        elif path == "/connected" and login is None:
+            self.see("/")
+        elif path == "/connected":
             status = query.get("status")
             self.see(connected(login, query) + (f"?said={status}" if status in SAID else ""))
         else:
