@@ -10,24 +10,24 @@ attache=${1:?"usage: run.sh ATTACHE_BINARY, as in run.sh target/release/attache"
 [ -x "$attache" ] || { echo "$attache is no program: build it first" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/attache-examples-XXXXXX")
-server=
+server= app=
 passed=0 failed=0
 
 finish() {
-  if [ -n "$server" ]; then
-    kill "$server" 2>/dev/null
-    wait "$server" 2>/dev/null
-  fi
+  for one in $app $server; do
+    kill "$one" 2>/dev/null
+    wait "$one" 2>/dev/null
+  done
   rm -rf "$work"
 }
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Four ports that nobody listens on. All are held at once, so that they differ.
-read -r proxy public admin sandbox <<< "$(python3 - <<'PY'
+# Five ports that nobody listens on. All are held at once, so that they differ. The last is for the web apps, one after the other.
+read -r proxy public admin sandbox web <<< "$(python3 - <<'PY'
 import socket
-sockets = [socket.socket() for _ in range(4)]
+sockets = [socket.socket() for _ in range(5)]
 for one in sockets:
     one.bind(("127.0.0.1", 0))
 print(*("127.0.0.1:%d" % one.getsockname()[1] for one in sockets))
@@ -49,7 +49,17 @@ if [ -z "$ready" ]; then
   cat "$work/dev.out" "$work/dev.log" >&2
   exit 1
 fi
-export ATTACHE_URL="http://$proxy"
+export ATTACHE_URL="http://$proxy" ATTACHE_ADMIN_URL="http://$admin"
+
+# The web apps' return URL: the route map of `dev` allows port 3000, which may be taken here.
+map=$(sed -n 's/^The route map is //p' "$work/dev.out")
+export ATTACHE_ADMIN_TOKEN_FILE="${map%/*}/attache.admin-token" PORT="${web##*:}"
+sed "s/:3000\"/:$PORT\"/g" "$map" > "$work/map" && cat "$work/map" > "$map"
+if ! curl -sSf --noproxy '*' -X POST -H "Authorization: Bearer $(cat "$ATTACHE_ADMIN_TOKEN_FILE")" "$ATTACHE_ADMIN_URL/v1/reload" > "$work/said"; then
+  echo "the route map could not be changed:" >&2
+  cat "$work/said" "$work/dev.log" >&2
+  exit 1
+fi
 
 tell() { # OUTCOME NAME [WHY]
   if [ "$1" = ok ]; then
@@ -84,6 +94,30 @@ saves "printpixie.mjs saves a photo" "$work/js.jpg" node "$here/printpixie.mjs" 
 refuses "photos.sh tells who must connect" bash "$here/photos.sh" "$work/none.jpg"
 refuses "printpixie.py tells who must connect" python3 "$here/printpixie.py" --out "$work/none.jpg"
 refuses "printpixie.mjs tells who must connect" node "$here/printpixie.mjs" "" "$work/none.jpg"
+
+connects() { # NAME USER COMMAND...: the web app connects a new end user, after they declined once
+  local name=$1 user=$2 one; shift 2
+  "$@" > "$work/app" 2>&1 &
+  app=$!
+  for _ in $(seq 50); do
+    if grep -q "PrintPixie is at" "$work/app"; then break; fi
+    sleep 0.1
+  done
+  for one in deny allow; do
+    if timeout 120 python3 "$here/drive_connect.py" "http://localhost:$PORT" "$user" "$one" > "$work/said" 2>&1; then
+      tell ok "$name, $one"
+    else
+      cat "$work/app" >> "$work/said"
+      tell bad "$name, $one" "the drive did not get through"
+    fi
+  done
+  kill "$app" 2>/dev/null
+  wait "$app" 2>/dev/null
+  app=
+}
+
+connects "connect.py connects a new end user" alex@personalemail.com python3 "$here/connect.py"
+connects "connect.mjs connects a new end user" sam@personalemail.com node "$here/connect.mjs"
 
 : > "$work/said"
 if cmp -s "$work/sh.jpg" "$work/py.jpg" && cmp -s "$work/sh.jpg" "$work/js.jpg" && ! cmp -s "$work/py.jpg" "$work/py2.jpg"; then

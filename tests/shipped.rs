@@ -27,3 +27,18 @@ fn the_committed_schema_is_the_one_that_the_program_prints() {
     let committed = std::fs::read_to_string(root().join("docs/routes.schema.json")).expect("docs/routes.schema.json");
     assert_eq!(committed, format!("{:#}\n", config::schema()), "run: attache schema > docs/routes.schema.json");
 }
+
+#[test]
+fn the_guide_quotes_the_connect_examples_as_they_are() {
+    let guide = std::fs::read_to_string(root().join("docs/connect.md")).expect("docs/connect.md");
+    for (file, language) in [("connect.py", "python"), ("connect.mjs", "js")] {
+        let example = std::fs::read_to_string(root().join("examples").join(file)).expect(file);
+        let lines: Vec<_> = example.lines().collect();
+        let at = |marker: &str| lines.iter().position(|line| line.contains(marker)).expect(marker);
+        let quoted = lines[at("--- the connect flow") + 1..at("--- to here ---")].join("\n");
+        assert!(
+            guide.contains(&format!("```{language}\n{quoted}\n```\n")),
+            "docs/connect.md does not quote examples/{file} between its markers"
+        );
+    }
+}

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// The end user that is connected from the start.
 const USER: &str = "megan@personalemail.com";
+/// One who is not.
+const OTHER: &str = "alex@personalemail.com";
 /// The config, with the addresses left open.
 const CONFIG: &str = include_str!("dev.yaml");
 
@@ -22,10 +24,10 @@ pub(super) struct DevArgs {
     /// Where the app calls Attaché.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     proxy: SocketAddr,
-    /// Where end users' browsers would go.
+    /// Where end users' browsers connect.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7071")]
     public: SocketAddr,
-    /// Health and reload.
+    /// The admin API: connect links, connections, reload, health.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7072")]
     admin: SocketAddr,
     /// Where the sandbox provider listens; loopback only.
@@ -54,11 +56,12 @@ async fn dev(args: &DevArgs, folder: &Path) -> Result<(), AppError> {
     // Made here and not at the start, which would ask for backups of what is gone with the folder.
     keyfile::load_or_make_key(&folder.join("attache.key"), false)?;
     keyfile::load_or_make(&folder.join("attache.admin-token"), || Secret::new(random_token()), true)?;
-    let running = app::start(Settings::new(config.clone())).await?;
+    let running = app::start(Settings::new(config)).await?;
     connect(&running, &sandbox).await?;
     let proxy = running.proxy.first().copied().unwrap_or(args.proxy);
+    let admin = running.admin.first().copied().unwrap_or(args.admin);
     let photo = sandbox.photo_ids(USER).into_iter().next().unwrap_or_default();
-    print(&welcome(proxy, &photo, &config));
+    print(&welcome(proxy, admin, &photo, folder));
     app::until_signal(running).await
 }
 
@@ -76,7 +79,7 @@ async fn connect(running: &app::Running, sandbox: &Sandbox) -> Result<(), AppErr
     Ok(())
 }
 
-fn welcome(proxy: SocketAddr, photo: &str, config: &Path) -> String {
+fn welcome(proxy: SocketAddr, admin: SocketAddr, photo: &str, folder: &Path) -> String {
     let base = format!("http://localhost:{}", proxy.port());
     format!(
         "
@@ -90,13 +93,18 @@ List her photos, then fetch one in full size:
 Her access token lives 30 s. Call again after that: the log below shows the one refresh.
 Who is not connected gets told how to connect:
 
-  curl -i -H 'X-End-User: someone@else.example' {base}/photos
+  curl -i -H 'X-End-User: {OTHER}' {base}/photos
 
-The route map is {}
-Edit it while this runs; changes go live. Ctrl-C stops it all.
+Make a link for them, and open its connect_url in a browser:
+
+  curl -H \"Authorization: Bearer $(cat {token})\" http://{admin}/v1/connect-sessions -d '{{\"end_user\": \"{OTHER}\"}}'
+
+The route map is {config}
+Edit it while this runs; changes go live. The admin token is beside it. Ctrl-C stops it all.
 
 ",
-        config.display()
+        token = folder.join("attache.admin-token").display(),
+        config = folder.join("routes.yaml").display(),
     )
 }
 
