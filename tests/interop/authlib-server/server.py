@@ -94,12 +94,16 @@ def application(memory, issuer, ttl):
         return oauth.create_endpoint_response(revocation.ENDPOINT_NAME)
 
     @app.get("/me")
-    def me():
+    @app.get("/api/echo")
+    def api():
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         found = memory.by_access(text) if scheme == "Bearer" else None
         if found is None or not found.is_live():
             return jsonify(error="invalid_token"), 401, {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-        return jsonify(sub=found.user, client_id=found.client_id, scope=found.scope, grant_type=found.grant_type)
+        told = {"sub": found.user, "client_id": found.client_id, "scope": found.scope, "grant_type": found.grant_type}
+        if request.path == "/api/echo":
+            told["headers"] = {name.lower(): value for name, value in request.headers.items()}
+        return jsonify(told)
 
     @app.get("/__counters")
     def counters():

@@ -5,6 +5,7 @@
 // Prints one JSON line, {"port", "issuer"}, when it is ready.
 //   GET  /__counters   what it saw so far
 //   POST /__control    {"hang_token": bool, "fail_authorize": "server_error"|null}: how it misbehaves from now on
+//   POST /__revoke     {"login": "megan"}: this person takes all consents back, on the server's own settings page as it were
 
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -25,6 +26,8 @@ const { values: args } = parseArgs({
 const ttl = Number(args.ttl);
 const control = { hang_token: false, fail_authorize: null };
 const counters = new Counters();
+// The consents that each person gave, by their id.
+const grantsOf = new Map();
 
 const server = createServer();
 await new Promise((resolve, reject) => {
@@ -37,6 +40,7 @@ counters.watch(provider);
 // What was pushed (RFC 9126), by the name that the browser then carries.
 const pushed = new Map();
 provider.on('pushed_authorization_request.success', (ctx) => pushed.set(ctx.body.request_uri, { ...ctx.oidc.params }));
+provider.on('grant.saved', (grant) => grantsOf.set(grant.jti, grant.accountId));
 const oauth = provider.callback();
 server.on('request', (request, response) => {
   answer(request, response).catch((error) => {
@@ -103,6 +107,9 @@ async function answer(request, response) {
     case '/__control':
       Object.assign(control, JSON.parse(await text(request)));
       return json(response, 200, control);
+    case '/__revoke':
+      await takeBack(JSON.parse(await text(request)).login);
+      return json(response, 200, {});
     case '/me':
     case '/api/echo':
       return api(request, response, url);
@@ -131,6 +138,14 @@ async function api(request, response, url) {
   const of_token = { sub: found.accountId ?? null, client_id: found.clientId, scope: found.scope ?? '', aud: found.aud ?? null };
   if (url.pathname === '/me') return json(response, 200, of_token);
   return json(response, 200, { ...of_token, method: request.method, query: url.search, headers: request.headers });
+}
+
+async function takeBack(login) {
+  for (const [id] of [...grantsOf].filter(([, account]) => account === login)) {
+    await Promise.all([provider.AccessToken.revokeByGrantId(id), provider.RefreshToken.revokeByGrantId(id)]);
+    await (await provider.Grant.find(id))?.destroy();
+    grantsOf.delete(id);
+  }
 }
 
 function sendBackAnError(response, query) {

@@ -60,6 +60,7 @@ export class World {
       issuer,
       counters: async () => (await send('GET', `${issuer}/__counters`)).json,
       control: (switches) => send('POST', `${issuer}/__control`, { json: switches }),
+      takeBack: (login) => send('POST', `${issuer}/__revoke`, { json: { login } }),
       /** Whether an access token still opens the API. */
       takes: async (authorization) => (await send('GET', `${issuer}/me`, { headers: { Authorization: authorization } })).status === 200,
     };
