@@ -8,6 +8,7 @@ Checks that what the tests need is there, and runs `run.mjs`. What is missing is
 """
 
 import argparse
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -27,7 +28,8 @@ def main():
     parser.add_argument("--install", action="store_true", help="install what is missing first")
     asked = parser.parse_args()
     if not os.access(asked.attache, os.X_OK):
-        sys.exit(f"{asked.attache} is no program: build it first")
+        print(f"{asked.attache} is no program: build it first", file=sys.stderr)
+        sys.exit(2)
     if asked.install:
         install()
     missing = what_is_missing()
@@ -76,7 +78,9 @@ def is_venv_whole():
 
 
 def install():
-    wanted = [package for package in ("chromium", "openssl") if shutil.which(package) is None]
+    wanted = [package for package in ("chromium", "openssl", "npm") if shutil.which(package) is None]
+    if importlib.util.find_spec("ensurepip") is None:
+        wanted.append("python3-venv")
     if wanted:
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-qq"], check=True, stdout=subprocess.DEVNULL)
@@ -84,7 +88,7 @@ def install():
     subprocess.run(["npm", "ci", "--silent"], cwd=HERE, check=True)
     if not is_venv_whole():
         subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-        subprocess.run([VENV / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", HERE / "requirements.txt"], check=True)
+    subprocess.run([VENV / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", HERE / "requirements.txt"], check=True)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,13 @@ const BASE = {
 export const EXTRA = {
   'authlib-basic': authlib('authlib-basic'),
   'oidc-form': oidc('oidc-form', { authorize_params: { prompt: 'consent', response_mode: 'form_post' } }),
-  'oidc-par': oidc('oidc-par'),
+  // The server takes pushed requests from all, and demands them of this client alone, so that its metadata does not.
+  'oidc-par': ({ oidcIssuer }) => oidc('oidc-par', { par_url: `${oidcIssuer}/request` }),
   'oidc-key': oidc('oidc-key', {
     client_secret: undefined,
     client_auth: 'private_key_jwt',
-    client_key: { key: '${file:client.pem}', algorithm: 'ES256', key_id: 'interop' },
+    client_key: '${file:client.pem}',
+    client_key_id: 'interop',
   }),
   'oidc-resource': oidc('oidc-resource', { resource: [RESOURCE], scopes: ['offline_access', 'photos.read'] }),
   'oidc-native': oidc('oidc-native', { client_secret: undefined }),
@@ -41,7 +43,7 @@ export const EXTRA = {
   'oidc-app': oidc('oidc-app', { scopes: [], authorize_params: undefined }),
   'authlib-app': authlib('authlib-app', { client_auth: 'body' }),
   // No end user grants anything here: the assertion names them.
-  'authlib-jwt': (issuer) =>
+  'authlib-jwt': ({ authlibIssuer }) =>
     authlib('authlib-jwt', {
       client_secret: undefined,
       jwt_bearer: {
@@ -49,7 +51,7 @@ export const EXTRA = {
         algorithm: 'ES256',
         issuer: 'authlib-jwt',
         subject: '{end_user}',
-        audience: `${issuer}/oauth/token`,
+        audience: `${authlibIssuer}/oauth/token`,
       },
     }),
   'authlib-exchange': authlib('authlib-exchange', { token_exchange: { from: 'authlib-post' } }),
@@ -78,7 +80,7 @@ export function writeRoutes(folder, { proxy, publicPort, admin, publicUrl, appUr
   const providers = { ...BASE };
   for (const [id] of added) {
     const entry = EXTRA[id];
-    providers[id] = typeof entry === 'function' ? entry(authlibIssuer) : entry;
+    providers[id] = typeof entry === 'function' ? entry({ oidcIssuer, authlibIssuer }) : entry;
   }
   const named = [...Object.keys(BASE).map((id) => [id, 'user']), ...added];
   const config = {

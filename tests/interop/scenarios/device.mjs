@@ -26,8 +26,7 @@ async function begin(world, endUser) {
   await world.attache.add('oidc-device');
   const made = await world.attache.admin('POST', '/v1/device-sessions', { provider: 'oidc-device', end_user: endUser });
   assert.equal(made.status, 201, made.text);
-  const { user_code: code, verification_uri: uri, verification_uri_complete: whole, expires_at: end } = made.json;
-  const id = made.json.id ?? made.json.session;
+  const { id, user_code: code, verification_uri: uri, verification_uri_complete: whole, expires_at: end } = made.json;
   assert.ok(code && uri && id, made.text);
   assert.ok(whole.includes(code), made.text);
   assert.ok(new Date(end) > new Date(), made.text);
