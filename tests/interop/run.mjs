@@ -61,7 +61,9 @@ async function runOne(name) {
     console.log(`ok ${name} (${((Date.now() - began) / 1000).toFixed(1)} s)`);
   } catch (error) {
     failed += 1;
-    console.log(`FAILED ${name}: ${error.message}`);
+    const [why, ...more] = error.message.split('\n');
+    console.log(`FAILED ${name}: ${why}`);
+    for (const line of more.filter((text) => text.trim() !== '')) console.log(`    ${line}`);
     console.log(where(error));
     await tellState(logFrom);
   } finally {

@@ -56,7 +56,6 @@ export const scenarios = {
     const other = await world.person();
     const own = await upToCallback(world, person, { provider: 'oidc-basic', endUser: hers });
     const foreign = await upToCallback(world, other, { provider: 'oidc-basic', endUser: his, login: 'robin' });
-    const elsewhere = await upToCallback(world, await world.person(), { provider: 'oidc-post', endUser: hers });
     const before = await tokenRequests(oidc);
 
     // Login CSRF: somebody lures her browser to the answer of their own session.
@@ -66,9 +65,9 @@ export const scenarios = {
     mixedUp.pathname = mixedUp.pathname.replace('oidc-basic', 'oidc-post');
     const status = await person.open(mixedUp.href);
     assert.ok([400, 403, 410].includes(status), `the callback of another provider answered ${status}`);
-    const made_up = new URL(own.callback.url);
-    made_up.searchParams.set('state', `${made_up.searchParams.get('state')}x`);
-    assert.ok([403, 410].includes(await person.open(made_up.href)), 'a made-up state');
+    const madeUp = new URL(own.callback.url);
+    madeUp.searchParams.set('state', `${madeUp.searchParams.get('state')}x`);
+    assert.ok([403, 410].includes(await person.open(madeUp.href)), 'a made-up state');
     const stateless = new URL(own.callback.url);
     stateless.searchParams.delete('state');
     assert.ok([400, 403, 410].includes(await person.open(stateless.href)), 'no state');
@@ -80,7 +79,6 @@ export const scenarios = {
     assert.equal(await person.open(injected.href), 502, "another session's code");
     for (const endUser of [hers, his]) assert.equal(await attache.connection('oidc-basic', endUser), null);
     assert.equal(await attache.connection('oidc-post', hers), null);
-    assert.ok(elsewhere.callback.url.includes('/oidc-post'));
   },
 
   'wrong-issuer': async (world) => {
