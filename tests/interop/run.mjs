@@ -2,8 +2,8 @@
 //
 //     node run.mjs --attache BINARY --chromium PROGRAM --shots DIR [--only NAME]...
 
-import { parseArgs } from 'node:util';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs, stripVTControlCharacters } from 'node:util';
 import { World } from './rig/world.mjs';
 import { scenarios as appTokens } from './scenarios/app-tokens.mjs';
 import { scenarios as clients } from './scenarios/clients.mjs';
@@ -61,7 +61,7 @@ async function runOne(name) {
     console.log(`ok ${name} (${((Date.now() - began) / 1000).toFixed(1)} s)`);
   } catch (error) {
     failed += 1;
-    const [why, ...more] = error.message.split('\n');
+    const [why, ...more] = stripVTControlCharacters(error.message).split('\n');
     console.log(`FAILED ${name}: ${why}`);
     for (const line of more.filter((text) => text.trim() !== '')) console.log(`    ${line}`);
     console.log(where(error));
