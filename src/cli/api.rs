@@ -80,15 +80,15 @@ impl Api {
             let token = given
                 .or_else(|| crate::config::load(&target.config.config, &super::environment).ok().and_then(|found| token(&found.startup)));
             let remote = Remote { fetch: Fetch::new(TlsRoots::system()), place, token };
-            return match remote.send(&Method::GET, "/healthz", None).await {
-                Ok(_) => Ok(Api::Server(remote)),
+            return match remote.answers().await {
+                Ok(()) => Ok(Api::Server(remote)),
                 Err(error) => Err(Failure::runtime(format!("{server} does not answer: {error}"))),
             };
         }
         let snapshot = crate::config::load(&target.config.config, &super::environment).map_err(Failure::usage)?;
         for place in places(&snapshot.startup) {
             let remote = Remote { fetch: Fetch::new(TlsRoots::system()), place, token: given.clone().or_else(|| token(&snapshot.startup)) };
-            if remote.send(&Method::GET, "/healthz", None).await.is_ok() {
+            if remote.answers().await.is_ok() {
                 return Ok(Api::Server(remote));
             }
         }
@@ -135,6 +135,15 @@ impl Api {
 }
 
 impl Remote {
+    /// Whether an Attaché answers there at all. Without the token: whoever else has that port by now must not be given it.
+    async fn answers(&self) -> Result<(), String> {
+        let anonymous = Remote { fetch: self.fetch.clone(), place: self.place.clone(), token: None };
+        anonymous.send(&Method::GET, "/healthz", None).await.and_then(|(status, body)| {
+            let ours = status == StatusCode::OK && *body == *b"ok\n" || status == StatusCode::UNAUTHORIZED;
+            if ours { Ok(()) } else { Err(format!("what listens there is no Attaché (it answered {status})")) }
+        })
+    }
+
     async fn send(&self, method: &Method, target: &str, body: Option<&[u8]>) -> Result<(StatusCode, Bytes), String> {
         let base = match &self.place {
             Place::Url(url) => url.trim_end_matches('/'),

@@ -1,8 +1,12 @@
 //! `attache check`: every error of the config at once, and what it would serve.
 
 use super::{Failure, Outcome, print};
+use crate::config::Snapshot;
+use crate::connect::{is_connectable, redirect_uri};
+use crate::provider::{Asks, Registration};
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 pub(super) fn run(path: &Path) -> Outcome {
     let snapshot = crate::config::load(path, &super::environment).map_err(Failure::usage)?;
@@ -20,5 +24,19 @@ pub(super) fn run(path: &Path) -> Outcome {
         snapshot.providers.len(),
         if off > 0 { format!(" ({off} off)") } else { String::new() }
     );
+    text.push_str(&redirect_uris(&snapshot));
     print(&text)
+}
+
+/// What to register at each provider that end users can connect to: it is compared byte for byte there (RFC 9700 §2.1).
+fn redirect_uris(snapshot: &Snapshot) -> String {
+    let asked = |registration: &&Arc<Registration>| is_connectable(registration) && registration.asks == Asks::Consent;
+    let rows: Vec<_> = snapshot.providers.values().filter(asked).collect();
+    let Some(width) = rows.iter().map(|registration| registration.id.len()).max() else { return String::new() };
+    let mut text = "redirect URIs, each to be registered at its provider exactly so:\n".to_owned();
+    for registration in rows {
+        // As above.
+        let _ = writeln!(text, "  {:<width$}  {}", registration.id, redirect_uri(&snapshot.startup.public_url, &registration.id));
+    }
+    text
 }

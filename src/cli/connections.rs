@@ -197,6 +197,9 @@ async fn export_plain(api: &Api, args: &ExportArgs) -> Outcome {
     }
 }
 
+/// A line's number, and its members or what is wrong with it.
+type Parsed = (usize, Result<Map<String, Value>, String>);
+
 /// One line that was read: where it stood, and its members.
 struct Line {
     number: usize,
@@ -213,7 +216,7 @@ fn read_lines(args: &ImportArgs) -> Result<Vec<Line>, Failure> {
     };
     read.map_err(|error| Failure::usage(format!("cannot read {}: {error}", args.file.display())))?;
     let renamed = |id: &str| renamed(&args.renamed, id);
-    let parsed: Vec<(usize, Result<Map<String, Value>, String>)> = match args.from {
+    let parsed: Vec<Parsed> = match args.from {
         Source::Attache => {
             let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
             lines.map(|(number, line)| (number + 1, attache_line(line, renamed))).collect()

@@ -87,6 +87,7 @@ impl Connect {
         let ended = Phase::Ended { provider: Some(key.provider.clone()), outcome: Outcome::Discarded };
         for _ in 0..TRIES {
             let known = self.records.connection(&key).await?;
+            let standing = known.as_ref().filter(|known| known.record.state != State::Pending).map(|known| known.record.clone());
             let shown = known.filter(|known| known.record.state == State::Pending && known.record.id == granted.connection.id);
             let written = match &shown {
                 Some(shown) => self.write(found, ended.clone(), &key, None, Expect::Version(shown.version)).await,
@@ -98,7 +99,13 @@ impl Connect {
             match written {
                 Ok(()) => {
                     self.keeper.forget(key.borrow());
-                    return Ok(self.revoke(&granted.connection).await);
+                    return Ok(match standing {
+                        Some(standing) if !is_anothers(&standing, &granted.connection) => Revocation {
+                            revoked: "no",
+                            detail: "its tokens are dropped; it is not revoked, for the end user has an active connection that a revocation might end too".to_owned(),
+                        },
+                        _ => self.revoke(&granted.connection).await,
+                    });
                 }
                 // The pending record was replaced meanwhile: read it anew. If it was the session, the next write says so again.
                 Err(StoreError::Conflict) if shown.is_some() => {}
@@ -107,4 +114,11 @@ impl Connect {
         }
         Err(StoreError::Conflict)
     }
+}
+
+/// Whether two grants are known to be of different accounts at the provider. Many providers keep one grant a person and client, so that revoking
+/// what a session brought would end the connection that stands.
+fn is_anothers(standing: &Connection, granted: &Connection) -> bool {
+    let subject = |connection: &Connection| connection.metadata.get("sub").cloned();
+    subject(standing).zip(subject(granted)).is_some_and(|(standing, granted)| standing != granted)
 }

@@ -167,7 +167,7 @@ impl Records {
     /// # Errors
     /// When it was sealed for another connection or with a key that is not here.
     pub fn open_sealed(&self, key: &ConnectionKey, sealed: &[u8]) -> Result<Connection, StoreError> {
-        codec::decode_connection(key.clone(), &*self.sealer.open(Kind::Connection, &key.to_bytes(), sealed)?)
+        codec::decode_connection(key.clone(), &self.sealer.open(Kind::Connection, &key.to_bytes(), sealed)?)
     }
 
     /// Marks that a token call begins. Whatever intent stood there before is replaced: the caller holds the connection's single flight.

@@ -364,11 +364,18 @@ async fn dev_prints_calls_that_work() {
     let folder = tempfile::tempdir().expect("a folder");
     let any = "127.0.0.1:0";
     let mut dev = Process::spawn(folder.path(), &["dev", "--proxy", any, "--public", any, "--admin", any, "--sandbox", any], &[]);
-    let (proxy, _) = dev.ready().await;
+    let (proxy, admin) = dev.ready().await;
     until("it says what to do", async || dev.out().contains("The route map is") && dev.out().contains("Ctrl-C")).await;
     let told = dev.out();
     let calls: Vec<&str> = told.lines().filter(|line| line.trim_start().starts_with("curl")).collect();
-    assert_eq!(calls.len(), 3, "{told}");
+    assert_eq!(calls.len(), 4, "{told}");
+    let quoted = |around: char, begins: &str| calls[3].split(around).find(|part| part.starts_with(begins)).expect("there").to_owned();
+    let token_file = quoted('"', "Authorization").split("$(cat ").nth(1).expect("a file").trim_end_matches(')').to_owned();
+    let token = fs::read_to_string(token_file).expect("the admin token");
+    let request = wire::request("POST", "/v1/connect-sessions").header("authorization", format!("Bearer {}", token.trim()));
+    let made = wire::call(admin, request.body(wire::whole(quoted('\'', "{"))).expect("a request")).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert!(made.json()["connect_url"].as_str().is_some_and(|url| url.starts_with("http://localhost:")), "{}", made.text());
     for (call, status) in calls.iter().zip([200, 200, 401]) {
         let header = call.split('\'').nth(1).and_then(|header| header.split_once(": ")).expect("a header");
         let url = call.split_whitespace().find(|word| word.starts_with("http://")).expect("a URL");

@@ -114,6 +114,7 @@ async fn a_token_is_exchanged_for_another() {
     reg.token_params = Vec::new();
     let access = "urn:ietf:params:oauth:token-type:access_token";
     let mut exchange = Exchange {
+        source: None,
         from: "google".into(),
         subject_token_type: access.into(),
         requested_token_type: None,

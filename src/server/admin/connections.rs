@@ -181,7 +181,7 @@ fn no_token(error: &KeeperError) -> Refused {
     if let KeeperError::RefreshFailed { retry_after: Some(wait) } = error {
         problem = problem.header(RETRY_AFTER, http::HeaderValue::from(wait.as_secs().max(1)));
     }
-    Refused::Other(problem)
+    Refused::Other(Box::new(problem))
 }
 
 impl From<ListError> for Refused {

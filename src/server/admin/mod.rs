@@ -63,7 +63,7 @@ pub(super) enum Refused {
     Invalid(String),
     NotFound(&'static str),
     Store(StoreError),
-    Other(Problem),
+    Other(Box<Problem>),
 }
 
 type Outcome = Result<(StatusCode, Value), Refused>;
@@ -107,7 +107,7 @@ impl Admin {
             return forbidden("The Host or Origin is not one that may call the admin API.");
         }
         let health_open = peer.ip.is_none_or(|ip| ip.is_loopback());
-        if health_open && let Some(answer) = self.health(head.uri.path()) {
+        if health_open && let Some(answer) = self.health(&head.method, head.uri.path()) {
             return answer;
         }
         let body = match body::read(incoming, BODY_BYTES_MAX).await {
@@ -144,7 +144,7 @@ impl Admin {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let found = match calls::find(method, path) {
             Ok(found) => found,
-            Err(Missed::NotFound) => return self.health(path).unwrap_or_else(|| not_found("The admin API has no such path.")),
+            Err(Missed::NotFound) => return self.health(method, path).unwrap_or_else(|| not_found("The admin API has no such path.")),
             Err(Missed::BadPath) => return invalid("a part of the path is not UTF-8 once decoded".to_owned()),
             Err(Missed::Method(allow)) => return not_allowed(&allow),
         };
@@ -215,8 +215,9 @@ impl Admin {
     }
 
     /// `/healthz` and `/readyz`: all that the health listener knows, with any `Host` and no token.
-    pub fn health(&self, path: &str) -> Option<Response<Bytes>> {
+    pub fn health(&self, method: &Method, path: &str) -> Option<Response<Bytes>> {
         match path {
+            "/healthz" | "/readyz" if !matches!(*method, Method::GET | Method::HEAD) => Some(not_allowed("GET")),
             "/healthz" => Some(text(StatusCode::OK, "ok\n")),
             "/readyz" => Some(match self.records.ready() {
                 Ok(()) => text(StatusCode::OK, "ready\n"),
@@ -232,7 +233,7 @@ impl Admin {
 
 /// The health listener: `/healthz` and `/readyz`, whatever the `Host`.
 pub fn health_only(admin: &Admin, request: &Request<Incoming>) -> Response<Bytes> {
-    admin.health(request.uri().path()).unwrap_or_else(|| not_found("This listener has `/healthz` and `/readyz` alone."))
+    admin.health(request.method(), request.uri().path()).unwrap_or_else(|| not_found("This listener has `/healthz` and `/readyz` alone."))
 }
 
 /// A token with every permission but reading tokens, for a token file or `admin.token`.

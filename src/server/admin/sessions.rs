@@ -52,7 +52,7 @@ impl Admin {
                 let detail = "The completion code or the end user is not this session's. What was granted is discarded: let the end user start again.";
                 let mut problem = Problem::new("forbidden", StatusCode::FORBIDDEN, "The completion does not fit the session", detail);
                 problem.members.insert("revoked".to_owned(), revocation.revoked.into());
-                Err(Refused::Other(problem))
+                Err(Refused::Other(Box::new(problem)))
             }
             Err(CompleteError::Store(error)) => Err(error.into()),
         }
@@ -91,7 +91,12 @@ impl From<ConnectError> for Refused {
             ConnectError::Store(error) => Refused::Store(error),
             ConnectError::Provider(why) => {
                 let detail = format!("{why}. The log says more.");
-                Refused::Other(Problem::new("provider-failed", StatusCode::BAD_GATEWAY, "The provider did not do its part", detail))
+                Refused::Other(Box::new(Problem::new(
+                    "provider-failed",
+                    StatusCode::BAD_GATEWAY,
+                    "The provider did not do its part",
+                    detail,
+                )))
             }
         }
     }

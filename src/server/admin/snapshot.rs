@@ -18,7 +18,7 @@ impl Admin {
             Ok(Err(errors)) => Ok((StatusCode::UNPROCESSABLE_ENTITY, json!({"errors": errors_json(&errors)}))),
             Err(_) => {
                 let detail = "The reload broke off; the old config stays. The log says more.";
-                Err(Refused::Other(Problem::new("internal", StatusCode::INTERNAL_SERVER_ERROR, "Attaché failed", detail)))
+                Err(Refused::Other(Box::new(Problem::new("internal", StatusCode::INTERNAL_SERVER_ERROR, "Attaché failed", detail))))
             }
         }
     }
