@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-const CONFIG: &str = "listen:
+pub const CONFIG: &str = "listen:
   proxy: 127.0.0.1:0
   public: 127.0.0.1:0
   admin: 127.0.0.1:0
@@ -49,7 +49,7 @@ fn whole(config: &str, sandbox: &str) -> String {
         .replace("SECRET", sandbox::Settings::DEV_CLIENT_SECRET)
 }
 
-fn folder(config: &str) -> TempDir {
+pub fn folder(config: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("routes.yaml"), whole(config, "127.0.0.1:7080")).expect("written");
     folder
@@ -75,7 +75,7 @@ async fn get(address: SocketAddr, path: &str) -> wire::Answer {
 }
 
 #[track_caller]
-fn ended(done: &Finished, code: i32) {
+pub fn ended(done: &Finished, code: i32) {
     assert_eq!(done.code, Some(code), "{done:?}");
 }
 

@@ -14,6 +14,7 @@ mod admin;
 mod app_tokens;
 mod calls;
 mod cli;
+mod cli_connect;
 mod connect;
 mod connect_threats;
 mod headers;
