@@ -51,6 +51,7 @@ providers:
     scopes: [photos.read]
     authorize_url: http://$sandbox/authorize
     token_url: http://$sandbox/token
+    device_authorization_url: http://$sandbox/device_authorization
     revoke_url: http://$sandbox/revoke
     token_hosts: ["$sandbox"]
 routes:
