@@ -2,7 +2,7 @@
 
 use super::{Failure, Outcome, print};
 use crate::config::Snapshot;
-use crate::connect::{is_connectable, redirect_uri};
+use crate::connect::redirect_uri;
 use crate::provider::{Asks, Registration};
 use std::fmt::Write;
 use std::path::Path;
@@ -28,9 +28,13 @@ pub(super) fn run(path: &Path) -> Outcome {
     print(&text)
 }
 
-/// What to register at each provider that end users can connect to: it is compared byte for byte there (RFC 9700 §2.1).
+/// What to register at each provider that asks end users: it is compared byte for byte there (RFC 9700 §2.1).
 fn redirect_uris(snapshot: &Snapshot) -> String {
-    let asked = |registration: &&Arc<Registration>| is_connectable(registration) && registration.asks == Asks::Consent;
+    // Those that are off too: a client id is often to be had only once the redirect URI is registered.
+    let asked = |registration: &&Arc<Registration>| {
+        let consents = registration.authorize_url.is_some() || registration.issuer.is_some();
+        consents && registration.asks == Asks::Consent && registration.mint.is_none()
+    };
     let rows: Vec<_> = snapshot.providers.values().filter(asked).collect();
     let Some(width) = rows.iter().map(|registration| registration.id.len()).max() else { return String::new() };
     let mut text = "redirect URIs, each to be registered at its provider exactly so:\n".to_owned();
