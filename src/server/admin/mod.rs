@@ -1,7 +1,7 @@
 //! The admin listener: connect sessions, connections, reload, health, and what is live. Operators and the client app's back end call it.
 //!
 //! `calls.rs` is the table of it all; [`Admin::handle`] reads a request, finds its row, asks whether its caller may, and lets the row's own
-//! function answer. The command line uses the same calls: over a socket where a server runs, else by [`Admin::answer`] in its own process.
+//! function answer. The command line uses the same calls: over a socket where a server runs, else by [`Admin::answer_locally`] in its own process.
 
 mod auth;
 mod calls;
