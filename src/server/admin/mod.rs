@@ -110,6 +110,15 @@ impl Admin {
         if health_open && let Some(answer) = self.health(&head.method, head.uri.path()) {
             return answer;
         }
+        let who = self.who(&peer, &head.headers);
+        // Strangers are read no further than their head, but for the login's own form.
+        let is_page = matches!(head.uri.path(), "/" | "/login" | "/logout");
+        if who.is_none() && !is_page {
+            let detail = "Send the admin token: `Authorization: Bearer TOKEN`. It is in the file that `admin.token_file` names.";
+            return Problem::new("unauthorized", StatusCode::UNAUTHORIZED, "No valid admin token", detail)
+                .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+                .into_response();
+        }
         let body = match body::read(incoming, BODY_BYTES_MAX).await {
             Ok(body) => zeroize::Zeroizing::new(body.to_vec()),
             Err(body::BodyError::TooLarge) => {
@@ -118,16 +127,11 @@ impl Admin {
             }
             Err(body::BodyError::Broken) => return invalid("the body broke off".to_owned()),
         };
-        let who = self.who(&peer, &head.headers);
         if let Some(answer) = self.browser(&head, &body, own_page, who.as_ref()) {
             return answer;
         }
-        let Some(who) = who else {
-            let detail = "Send the admin token: `Authorization: Bearer TOKEN`. It is in the file that `admin.token_file` names.";
-            return Problem::new("unauthorized", StatusCode::UNAUTHORIZED, "No valid admin token", detail)
-                .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
-                .into_response();
-        };
+        // A page's path by a method that no page has.
+        let Some(who) = who else { return not_found("The admin API has no such path.") };
         if who.by_cookie && !own_page && !matches!(head.method, Method::GET | Method::HEAD) {
             return forbidden("A browser's login changes things from the admin pages alone.");
         }
