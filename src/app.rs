@@ -201,6 +201,7 @@ impl Running {
             let _ = joined.await;
         }
         // A refresh under way may have spent its token already: it gets the time to put the new one on disk.
+        self.connect.drain(Duration::from_secs(30)).await;
         self.keeper.drain(Duration::from_secs(30)).await;
         self.records.close().await?;
         tracing::info!("attache has stopped");
@@ -270,6 +271,7 @@ impl Offline {
     /// When it could not be closed whole.
     pub async fn close(self) -> Result<(), AppError> {
         self.phase.send_replace(Phase::Stopping);
+        self.connect.drain(Duration::from_secs(30)).await;
         self.keeper.drain(Duration::from_secs(30)).await;
         Ok(self.records.close().await?)
     }

@@ -139,7 +139,7 @@ impl Remote {
     async fn answers(&self) -> Result<(), String> {
         let anonymous = Remote { fetch: self.fetch.clone(), place: self.place.clone(), token: None };
         anonymous.send(&Method::GET, "/healthz", None).await.and_then(|(status, body)| {
-            let ours = status == StatusCode::OK && *body == *b"ok\n" || status == StatusCode::UNAUTHORIZED;
+            let ours = status == StatusCode::OK && *body == *b"ok\n";
             if ours { Ok(()) } else { Err(format!("what listens there is no Attaché (it answered {status})")) }
         })
     }

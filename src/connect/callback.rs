@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// How long a form-POST answer waits for its browser (contract §6).
 const PARKED_FOR: Duration = Duration::from_secs(60);
+/// Longer than a token call and the tries to store what it brings.
+const EXCHANGED_WITHIN: Duration = Duration::from_secs(120);
 const CODE_BYTES_MAX: usize = 8 * 1024;
 
 /// The parameters of a callback, each there once.
@@ -109,6 +111,8 @@ impl Connect {
     async fn arrive(&self, mut found: Found, attempt: &Attempt, answer: Answer) -> Result<Arrival, Refusal> {
         let snapshot = self.live.snapshot();
         found.session.phase = Phase::Exchanging { provider: attempt.provider.clone() };
+        // The sweep must not take a session away whose code is being spent.
+        found.session.expires_at = found.session.expires_at.max(self.clock.now().plus(EXCHANGED_WITHIN));
         // Of two callbacks with one state, one gets past this line: a code is sent once, also where its answer is lost (RFC 6749 §4.1.2).
         found.version = self.advance(&found).await?;
         let Some(registration) = self.registration(&snapshot, &attempt.provider) else {

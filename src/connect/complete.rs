@@ -2,6 +2,7 @@
 //! set out. A link that was forwarded to somebody else ends here (RFC 9700 §4.7; THREATS row 22).
 
 use super::book::Found;
+use super::grant::{is_same_account, metadata_of};
 use super::session::{Granted, Outcome, Phase};
 use super::{Connect, Revocation};
 use crate::store::{Connection, Expect, State, StoreError};
@@ -56,10 +57,20 @@ impl Connect {
         for _ in 0..TRIES {
             let known = self.records.connection(&key).await?;
             let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
+            // Deleted since the end user came back: the app's word does not bring it back to life.
+            let Some(known) = known else {
+                self.discard(found, granted).await?;
+                return Err(CompleteError::NotFound);
+            };
             let mut record = granted.connection.clone();
             record.updated_at = self.clock.now();
-            if let Some(known) = known.filter(|known| known.record.state != State::Pending) {
-                (record.id, record.created_at) = (known.record.id, known.record.created_at);
+            if known.record.state != State::Pending {
+                let subject = granted.connection.metadata.get("sub").cloned();
+                if record.refresh_token.is_none() && is_same_account(&known.record, subject.as_ref()) {
+                    record.refresh_token = known.record.refresh_token.clone();
+                }
+                record.metadata = metadata_of(Some(&known.record), &found.session.metadata, subject);
+                (record.id, record.created_at, record.last_used_at) = (known.record.id, known.record.created_at, known.record.last_used_at);
             }
             let ended = Phase::Ended { provider: Some(key.provider.clone()), outcome: Outcome::Connected };
             match self.write(found, ended, &key, Some(&record), expect).await {

@@ -132,6 +132,8 @@ impl Connect {
                 Some(known) => {
                     (connection.id, connection.created_at) = (known.record.id, known.record.created_at);
                     (connection.metadata, connection.last_used_at) = (known.record.metadata, known.record.last_used_at);
+                    // The line's tokens may be of another account: whose, only the line can say.
+                    connection.metadata.remove("sub");
                     connection.metadata.extend(metadata.clone());
                 }
                 None => (connection.id, connection.created_at, connection.metadata) = (id.clone(), created_at, metadata.clone()),

@@ -18,6 +18,8 @@ const TTL_MAX: Duration = Duration::from_secs(24 * 3600);
 /// What one session's lists and texts may hold.
 const LIST_MAX: usize = 100;
 const METADATA_BYTES_MAX: usize = 8 * 1024;
+/// A session is one record of the store, and holds the scopes twice once a browser has begun.
+const TEXTS_BYTES_MAX: usize = 12 * 1024;
 
 /// Parameters of the authorization request that are this program's alone: another value would undo a check.
 const OURS: [&str; 11] = [
@@ -121,7 +123,14 @@ fn check(snapshot: &Snapshot, new: &NewSession) -> Result<(Box<str>, Duration), 
     if let Some((name, _)) = new.params.iter().find(|(name, _)| OURS.contains(&name.as_str())) {
         return Err(format!("`params` cannot set `{name}`: that is Attaché's own"));
     }
-    check_metadata(&new.metadata)?;
+    check_new_metadata(&new.metadata)?;
+    let total: usize = new.params.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+        + new.scopes.iter().flatten().map(String::len).sum::<usize>()
+        + new.return_url.as_ref().map_or(0, String::len)
+        + new.providers.iter().map(String::len).sum::<usize>();
+    if total > TEXTS_BYTES_MAX {
+        return Err(format!("`providers`, `scopes`, `params` and `return_url` hold more than {TEXTS_BYTES_MAX} bytes together"));
+    }
     let ttl = new.ttl.unwrap_or(snapshot.connect.session_ttl);
     if !(TTL_MIN..=TTL_MAX).contains(&ttl) && new.ttl.is_some() {
         return Err(format!("`ttl_s` is {} to {}", TTL_MIN.as_secs(), TTL_MAX.as_secs()));
@@ -167,9 +176,21 @@ pub(super) fn check_scopes(scopes: Option<&[String]>) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn check_metadata(metadata: &BTreeMap<String, Value>) -> Result<(), String> {
+/// Whether metadata is small enough to be kept with a connection.
+///
+/// # Errors
+/// In words for whoever sent it.
+pub fn check_metadata(metadata: &BTreeMap<String, Value>) -> Result<(), String> {
     let length = serde_json::to_vec(metadata).map_or(usize::MAX, |text| text.len());
     if length > METADATA_BYTES_MAX { Err(format!("`metadata` is over {METADATA_BYTES_MAX} bytes")) } else { Ok(()) }
+}
+
+/// The same of metadata that an app gives to a session: `sub` says whose account the provider proved, and is nobody else's to say.
+pub(super) fn check_new_metadata(metadata: &BTreeMap<String, Value>) -> Result<(), String> {
+    if metadata.contains_key("sub") {
+        return Err("`metadata.sub` is Attaché's own: whose account it is, as the provider said".to_owned());
+    }
+    check_metadata(metadata)
 }
 
 /// A name from outside, cut short for an error.

@@ -1,8 +1,8 @@
 //! The device flow (RFC 8628) as the API and the command line have it: a code for the end user, and a task that polls until it is used.
 
 use super::book::{DEVICES, key};
-use super::create::{check_metadata, check_provider, check_scopes, check_who};
-use super::grant::{Gained, record};
+use super::create::{check_new_metadata, check_provider, check_scopes, check_who};
+use super::grant::{Gained, SAVE_PAUSE, record};
 use super::session::{Digest, handle_in, new_text};
 use super::{Connect, ConnectError, codec};
 use crate::base::clock::UnixMillis;
@@ -108,7 +108,7 @@ impl Connect {
             }
         };
         check_scopes(new.scopes.as_deref()).map_err(ConnectError::Invalid)?;
-        check_metadata(&new.metadata).map_err(ConnectError::Invalid)?;
+        check_new_metadata(&new.metadata).map_err(ConnectError::Invalid)?;
         let scopes = new.scopes.unwrap_or_else(|| registration.scopes.iter().map(ToString::to_string).collect());
         let code = self.client.device_authorize(&registration, &scopes).await.map_err(|error| ConnectError::Provider(error.to_string()))?;
         let (now, handle) = (self.clock.now(), random_id("")[1..].to_owned());
@@ -184,6 +184,8 @@ impl Connect {
         let mut pause = device.interval;
         loop {
             tokio::time::sleep(pause).await;
+            // A poll may bring the grant: it is not cut off at shutdown.
+            let _under_way = self.under_way();
             let snapshot = self.live.snapshot();
             let registration = self.registration(&snapshot, &device.key.provider);
             let state = match (&registration, &device.device_code) {
@@ -228,7 +230,7 @@ impl Connect {
     async fn connect_device(&self, device: &DeviceSession, version: u64, registration: &Registration, gained: &Gained) -> DeviceState {
         let ended = DeviceSession { state: DeviceState::Connected, device_code: None, ..device.clone() };
         let written = async {
-            for _ in 0..8 {
+            for attempt in 0..8u32 {
                 let known = self.records.connection(&device.key).await?;
                 let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
                 let record = record(&device.key, known.map(|known| known.record).as_ref(), gained, &device.metadata);
@@ -238,6 +240,7 @@ impl Connect {
                 match self.records.land(&device.key, Some(&record), expect, session).await {
                     Err(StoreError::Conflict) => {}
                     Ok(()) => return Ok(record),
+                    Err(_) if attempt < 5 => tokio::time::sleep(SAVE_PAUSE * 2u32.pow(attempt)).await,
                     Err(error) => return Err(error),
                 }
             }
@@ -250,9 +253,8 @@ impl Connect {
                 DeviceState::Connected
             }
             Err(error) => {
-                tracing::error!(provider.id = %registration.id, error = %error, "a connection of a device flow could not be stored: it is revoked");
-                let (access, refresh) = gained.tokens();
-                self.revoke_tokens(registration, access, refresh).await;
+                tracing::error!(provider.id = %registration.id, error = %error, "a connection of a device flow could not be stored: it is dropped");
+                self.drop_gained(registration, &device.key, gained).await;
                 DeviceState::Failed
             }
         }

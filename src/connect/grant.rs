@@ -8,7 +8,7 @@ use crate::base::clock::UnixMillis;
 use crate::base::ids::{ConnectionKey, random_id, random_token};
 use crate::base::secret::Secret;
 use crate::oauth::Grant;
-use crate::provider::Registration;
+use crate::provider::{Asks, Registration};
 use crate::store::{Connection, Expect, SessionWrite, State, StoreError};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -17,7 +17,9 @@ use std::time::Duration;
 
 /// Tries to write what was gained while the store fails or others write the same record: some 3 s in all.
 const SAVES_MAX: u32 = 6;
-const SAVE_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const SAVE_PAUSE: Duration = Duration::from_millis(100);
+/// How long the app has at least to complete what came back.
+const COMPLETED_WITHIN: Duration = Duration::from_secs(300);
 
 /// What a connection is made of.
 #[derive(Debug, Clone)]
@@ -45,10 +47,6 @@ impl Gained {
             subject: None,
         };
         Gained { grant, asked: Vec::new(), began: UnixMillis::default() }
-    }
-
-    pub(super) fn tokens(&self) -> (&Secret, Option<&Secret>) {
-        (&self.grant.access_token, self.grant.refresh_token.as_ref())
     }
 }
 
@@ -80,7 +78,10 @@ impl Connect {
                     tell(&record, completion.is_some());
                     return Ok(landing(&found.session, &registration.id, Outcome::Connected, completion.as_deref(), record.missing_scopes));
                 }
-                Err(StoreError::Conflict) if self.is_moved(found).await => break,
+                Err(StoreError::Conflict) if self.is_moved(found).await => {
+                    self.drop_gained(registration, &key, &gained).await;
+                    return Err(Refusal::Gone);
+                }
                 Err(StoreError::Conflict) => {}
                 Err(error) => {
                     tracing::warn!(provider.id = %registration.id, error = %error, "a new connection was not taken by the store");
@@ -88,9 +89,17 @@ impl Connect {
                 }
             }
         }
-        tracing::error!(provider.id = %registration.id, "a new connection could not be stored: what was granted is revoked");
-        self.revoke_tokens(registration, &gained.grant.access_token, gained.grant.refresh_token.as_ref()).await;
+        tracing::error!(provider.id = %registration.id, "a new connection could not be stored: what was granted is dropped");
+        self.drop_gained(registration, &key, &gained).await;
         Err(Refusal::Unavailable)
+    }
+
+    /// What was gained and could not be kept. Revoked only where no connection stands, or could stand for all the store says, that a revocation
+    /// might end too; a typed secret is the end user's own and is never sent anywhere.
+    pub(super) async fn drop_gained(&self, registration: &Registration, key: &ConnectionKey, gained: &Gained) {
+        if registration.asks == Asks::Consent && matches!(self.records.connection(key).await, Ok(None)) {
+            self.revoke_tokens(registration, &gained.grant.access_token, gained.grant.refresh_token.as_ref()).await;
+        }
     }
 
     /// Whether the session itself was moved by somebody else, rather than the connection.
@@ -127,7 +136,11 @@ impl Connect {
         let known = self.records.connection(key).await?;
         let (standing, version) =
             (known.as_ref().is_some_and(|known| known.record.state != State::Pending), known.as_ref().map(|known| known.version));
-        let record = record(key, known.map(|known| known.record).filter(|_| standing).as_ref(), gained, metadata);
+        let mut record = record(key, known.map(|known| known.record).filter(|_| standing).as_ref(), gained, metadata);
+        // One that the standing connection has may be rotated before the app speaks: it is taken over then, not now.
+        record.refresh_token = gained.grant.refresh_token.clone();
+        // The app gets the time to speak though the end user came back in the last second.
+        found.session.expires_at = found.session.expires_at.max(self.clock.now().plus(COMPLETED_WITHIN));
         let granted = Phase::Granted(Box::new(Granted { completion: Digest::of(completion), connection: record.clone() }));
         if standing {
             found.session.phase = granted;
@@ -164,13 +177,9 @@ pub(super) fn record(key: &ConnectionKey, known: Option<&Connection>, gained: &G
     let Gained { grant, asked, began } = gained;
     let scopes = grant.scopes.clone().unwrap_or_else(|| asked.clone());
     let missing_scopes = asked.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
-    let mut all_metadata = known.map(|known| known.metadata.clone()).unwrap_or_default();
-    all_metadata.extend(metadata.clone());
     let subject = grant.subject.as_deref().map(Value::from);
-    // A provider that gives no new refresh token at a second consent means the old one to go on; whose it is, only the same `sub` proves.
-    let same_account = subject.is_some() && all_metadata.get("sub") == subject.as_ref();
-    let kept = known.filter(|_| same_account).and_then(|known| known.refresh_token.clone());
-    all_metadata.extend(subject.map(|subject| ("sub".to_owned(), subject)));
+    let kept = known.filter(|known| is_same_account(known, subject.as_ref())).and_then(|known| known.refresh_token.clone());
+    let all_metadata = metadata_of(known, metadata, subject);
     Connection {
         id: known.map_or_else(|| random_id("con").into(), |known| known.id.clone()),
         key: key.clone(),
@@ -190,6 +199,20 @@ pub(super) fn record(key: &ConnectionKey, known: Option<&Connection>, gained: &G
         refresh_failures: 0,
         refresh_not_before: None,
     }
+}
+
+/// A provider that gives no new refresh token at a second consent means the old one to go on; whose it is, only the same `sub` proves.
+pub(super) fn is_same_account(known: &Connection, subject: Option<&Value>) -> bool {
+    subject.is_some() && known.metadata.get("sub") == subject
+}
+
+/// What the app left with the connection, now and before, and whose account it is. Without a proof of that, an older one says nothing.
+pub(super) fn metadata_of(known: Option<&Connection>, new: &BTreeMap<String, Value>, subject: Option<Value>) -> BTreeMap<String, Value> {
+    let mut all = known.map(|known| known.metadata.clone()).unwrap_or_default();
+    all.extend(new.clone());
+    all.remove("sub");
+    all.extend(subject.map(|subject| ("sub".to_owned(), subject)));
+    all
 }
 
 fn tell(record: &Connection, pending: bool) {

@@ -39,7 +39,9 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use url::Url;
 
 /// The connect flow and the handling of connections. One a process, shared.
@@ -52,6 +54,8 @@ pub struct Connect {
     /// What browsers see; the only truth about scheme, host and path prefix.
     public_url: Url,
     control: Handle,
+    /// How much work is under way that must not be cut off.
+    working: watch::Sender<usize>,
 }
 
 /// Why a browser is not let on.
@@ -98,7 +102,7 @@ impl Connect {
         live: Arc<Live>,
         public_url: Url,
     ) -> Arc<Self> {
-        Arc::new(Connect { records, client, keeper, clock, live, public_url, control: Handle::current() })
+        Arc::new(Connect { records, client, keeper, clock, live, public_url, control: Handle::current(), working: watch::Sender::new(0) })
     }
 
     /// What browsers see.
@@ -116,9 +120,44 @@ impl Connect {
         redirect_uri(&self.public_url, provider)
     }
 
+    /// Runs work to its end, whoever waits for it: a browser that closes its tab while its code is being spent must not lose the grant. `None` when
+    /// the work panicked or its runtime went down.
+    pub async fn to_its_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let under_way = self.under_way();
+        let done = self.control.spawn(async move {
+            let done = work.await;
+            drop(under_way);
+            done
+        });
+        done.await.ok()
+    }
+
+    /// Counts as work under way until it is dropped.
+    fn under_way(&self) -> UnderWay {
+        self.working.send_modify(|count| *count += 1);
+        UnderWay(self.working.clone())
+    }
+
+    /// Waits for the work under way, so that no code is spent for nothing at shutdown.
+    pub async fn drain(&self, within: Duration) {
+        let mut working = self.working.subscribe();
+        if tokio::time::timeout(within, working.wait_for(|count| *count == 0)).await.is_err() {
+            tracing::warn!("end users were still connecting at the end of the drain: they must start again");
+        }
+    }
+
     /// The registration, if it is on.
     fn registration(&self, snapshot: &Snapshot, id: &str) -> Option<Arc<Registration>> {
         snapshot.providers.get(id).filter(|registration| registration.off.is_none()).cloned()
+    }
+}
+
+/// Some work under way; also a panic ends it.
+struct UnderWay(watch::Sender<usize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 

@@ -95,7 +95,11 @@ impl Public {
         };
         let form: HashMap<String, Secret> = form.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
         let cookies = cookies(headers);
-        match self.connect.begin(session, &form, &cookies).await {
+        let begun = {
+            let (connect, session, form, cookies) = (Arc::clone(&self.connect), session.to_owned(), form.clone(), cookies.clone());
+            self.connect.to_its_end(async move { connect.begin(&session, &form, &cookies).await }).await
+        };
+        match begun.unwrap_or(Err(Refusal::Unavailable)) {
             Ok(Begun::Redirect { url, cookie }) => self.redirect(&url, Some(&self.set_cookie(&cookie))),
             Ok(Begun::Landed(landing)) => self.landed(&landing, None),
             Err(Refusal::Form(problem)) => match self.connect.view(session, &cookies).await {
@@ -117,12 +121,15 @@ impl Public {
     /// `GET /oauth/callback/{provider}`.
     async fn callback(&self, provider: &str, query: &str, headers: &HeaderMap) -> Response<Bytes> {
         let Ok(params) = once(query.as_bytes()) else { return self.repeated() };
-        let cookies = cookies(headers);
-        let arrived = match params.get("resume") {
-            Some(id) => self.connect.resume(provider, id, &cookies).await,
-            None => self.connect.callback(provider, &params, &cookies).await,
-        };
-        match arrived {
+        let (connect, provider, cookies) = (Arc::clone(&self.connect), provider.to_owned(), cookies(headers));
+        // A code is spent once: what it brings is kept though the browser goes away meanwhile.
+        let arrived = self.connect.to_its_end(async move {
+            match params.get("resume") {
+                Some(id) => connect.resume(&provider, id, &cookies).await,
+                None => connect.callback(&provider, &params, &cookies).await,
+            }
+        });
+        match arrived.await.unwrap_or(Err(Refusal::Unavailable)) {
             Ok(Arrival { landing, spent_cookie }) => self.landed(&landing, Some(&spent_cookie)),
             Err(refusal) => self.refused(&refusal),
         }

@@ -1,6 +1,6 @@
 //! A browser as far as connecting needs one: cookies by name and path, one request at a time, and a person's clicks on the sandbox's pages.
 
-use crate::wire::{self, Answer, Body, empty, whole};
+use crate::wire::{self, Answer, Body, Raw, empty, whole};
 use http::Request;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -68,6 +68,16 @@ impl Browser {
             self.seen_cookies.push(line);
         }
         answer
+    }
+
+    /// Sends a GET and goes away before the answer comes.
+    pub async fn get_and_leave(&mut self, url: &str) -> Raw {
+        let url = Url::parse(url).expect("a URL");
+        let cookies: Vec<_> = self.cookies.iter().map(|((_, name), value)| format!("{name}={value}")).collect();
+        let mut raw = Raw::open(address(&url)).await;
+        let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+        raw.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nCookie: {}\r\n\r\n", cookies.join("; "))).await;
+        raw
     }
 
     /// From the link to the provider: the page is opened and its form sent. Answers the provider's URL.

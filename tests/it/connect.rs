@@ -318,3 +318,60 @@ async fn the_device_flow_connects_by_a_code() {
     assert_eq!(world.admin("GET", "/v1/device-sessions/nothing").await.status, 404);
     assert_eq!(world.stored(MEGAN).await.map(|connection| connection.key), Some(key(MEGAN)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_leaves_while_its_code_is_spent_loses_nothing() {
+    let world = plan().start().await;
+    let session = session(&world, json!({"return_url": RETURN})).await;
+    let mut browser = Browser::default();
+    let authorize = browser.set_out(link(&session), "sandbox").await;
+    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    world.sandbox.change(|settings| settings.token_delay = std::time::Duration::from_millis(300));
+    let gone = browser.get_and_leave(&back).await;
+    crate::wire::until("the code is being spent", async || world.sandbox.counters().authorization_code_posts == 1).await;
+    drop(gone);
+    crate::wire::until("the connection is there all the same", async || world.stored(MEGAN).await.is_some()).await;
+    world.get("/photos").await.is_ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_the_code_that_is_being_spent() {
+    let world = plan().on_disk().start().await;
+    let session = session(&world, json!({"return_url": RETURN})).await;
+    let mut browser = Browser::default();
+    let authorize = browser.set_out(link(&session), "sandbox").await;
+    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    world.sandbox.change(|settings| settings.token_delay = std::time::Duration::from_millis(300));
+    let _gone = browser.get_and_leave(&back).await;
+    crate::wire::until("the code is being spent", async || world.sandbox.counters().authorization_code_posts == 1).await;
+    let world = world.restart().await;
+    assert!(world.stored(MEGAN).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_deleted_is_not_brought_back_by_its_completion() {
+    let world = plan().start().await;
+    let session = session(&world, json!({"complete": "app", "return_url": RETURN})).await;
+    let mut browser = Browser::default();
+    let authorize = browser.set_out(link(&session), "sandbox").await;
+    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    let done = browser.get(&back).await.header("location");
+    world.admin("DELETE", &format!("/v1/connections/sandbox/{MEGAN}")).await.is_ok();
+    let complete = format!("/v1/connect-sessions/{}/complete", session["session"].as_str().expect("an id"));
+    let answer = world.admin_json("POST", &complete, &json!({"completion": param(&done, "completion"), "end_user": MEGAN})).await;
+    assert_eq!((answer.status.as_u16(), world.stored(MEGAN).await), (404, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_account_it_is_is_nobody_elses_to_say() {
+    let world = plan().start().await;
+    let sub = json!({"end_user": MEGAN, "metadata": {"sub": "somebody"}});
+    assert_eq!(world.admin_json("POST", "/v1/connect-sessions", &sub).await.status, 400);
+    world.connect(MEGAN).await;
+    let path = format!("/v1/connections/sandbox/{MEGAN}");
+    assert_eq!(world.admin_json("PATCH", &path, &json!({"metadata": {"sub": "somebody"}})).await.status, 400);
+    let long = json!({"end_user": MEGAN, "scopes": (0..99).map(|number| format!("{number:0>400}")).collect::<Vec<_>>()});
+    assert_eq!(world.admin_json("POST", "/v1/connect-sessions", &long).await.status, 400, "more than a session can hold");
+    let large = json!({"access_token": "a", "metadata": {"x": "y".repeat(9000)}});
+    assert_eq!(world.admin_json("PUT", &path, &large).await.status, 400);
+}

@@ -1,10 +1,12 @@
 //! Calls about connections.
 
 use super::read::Body;
+use super::sessions::broke_off;
 use super::{Admin, Asked, Outcome, Refused};
 use crate::base::ids::{ConnectionKey, DEFAULT_ACCOUNT};
 use crate::base::problem::Problem;
 use crate::connect::connections::LIMIT_DEFAULT;
+use crate::connect::create::check_metadata;
 use crate::connect::{Filter, ListError, Refreshed};
 use crate::identity::check_name;
 use crate::store::wire::{parse_line, shown};
@@ -15,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 const NO_CONNECTION: &str = "There is no such connection.";
 
@@ -78,6 +81,7 @@ impl Admin {
             return Err(Refused::NotFound("No provider of routes.yaml has this name."));
         }
         let connection = self.import_line(asked.body, &key)?;
+        check_metadata(&connection.metadata)?;
         let written = self.connect.put(connection).await?;
         let status = if written.is_new { StatusCode::CREATED } else { StatusCode::OK };
         Ok((status, shown(&written.connection)))
@@ -116,13 +120,19 @@ impl Admin {
     pub(super) async fn patch_connection(&self, asked: &Asked<'_>) -> Outcome {
         let body = Body::parse(asked.body)?;
         let change = body.object("metadata")?.ok_or_else(|| "`metadata` is missing".to_owned())?;
+        if change.contains_key("sub") {
+            return Err(Refused::Invalid("`metadata.sub` is Attaché's own: whose account it is, as the provider said".to_owned()));
+        }
         body.finish()?;
         let connection = self.connect.patch_metadata(&asked.key()?, &change).await?;
         connection.map(|connection| (StatusCode::OK, shown(&connection))).ok_or(Refused::NotFound(NO_CONNECTION))
     }
 
     pub(super) async fn delete_connection(&self, asked: &Asked<'_>) -> Outcome {
-        let revocation = self.connect.disconnect(&asked.key()?).await?.ok_or(Refused::NotFound(NO_CONNECTION))?;
+        let (connect, key) = (Arc::clone(&self.connect), asked.key()?);
+        // To its end, though the caller hangs up: once the record is gone, only this call still has the token to revoke.
+        let done = self.connect.to_its_end(async move { connect.disconnect(&key).await }).await;
+        let revocation = done.ok_or_else(broke_off)??.ok_or(Refused::NotFound(NO_CONNECTION))?;
         Ok((StatusCode::OK, json!({"revoked": revocation.revoked, "detail": revocation.detail})))
     }
 

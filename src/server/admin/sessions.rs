@@ -7,6 +7,7 @@ use crate::connect::{CompleteError, Completes, ConnectError, NewDevice, NewSessi
 use crate::store::wire::shown;
 use http::StatusCode;
 use serde_json::json;
+use std::sync::Arc;
 
 impl Admin {
     pub(super) async fn create_session(&self, asked: &Asked<'_>) -> Outcome {
@@ -40,7 +41,10 @@ impl Admin {
         let body = Body::parse(asked.body)?;
         let (completion, end_user) = (body.need("completion")?, body.need("end_user")?);
         body.finish()?;
-        match self.connect.complete(&asked.parts[0], &completion, &end_user).await {
+        let (connect, id) = (Arc::clone(&self.connect), asked.parts[0].clone());
+        // To its end, though the caller hangs up: of a mismatch the revocation belongs to the discard.
+        let done = self.connect.to_its_end(async move { connect.complete(&id, &completion, &end_user).await }).await;
+        match done.ok_or_else(broke_off)? {
             Ok(connection) => Ok((StatusCode::OK, shown(&connection))),
             Err(CompleteError::NotFound) => {
                 Err(Refused::NotFound("The session is unknown, has expired, or was completed or discarded before."))
@@ -81,6 +85,12 @@ impl Admin {
         let (state, provider) = (device.state.name(), device.key.provider);
         Ok((StatusCode::OK, json!({"state": state, "provider": provider, "expires_at": device.expires_at.to_rfc3339()})))
     }
+}
+
+/// The work of a call ended without an outcome.
+pub(super) fn broke_off() -> Refused {
+    let detail = "The call broke off; the log says more.";
+    Refused::Other(Box::new(Problem::new("internal", StatusCode::INTERNAL_SERVER_ERROR, "Attaché failed", detail)))
 }
 
 impl From<ConnectError> for Refused {
