@@ -375,3 +375,18 @@ async fn whose_account_it_is_is_nobody_elses_to_say() {
     let large = json!({"access_token": "a", "metadata": {"x": "y".repeat(9000)}});
     assert_eq!(world.admin_json("PUT", &path, &large).await.status, 400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_narrower_than_asked_says_what_is_missing() {
+    let narrow = r#"{"access_token":"a","token_type":"Bearer","expires_in":3600,"scope":"photos.read"}"#;
+    let token = Upstream::start(move |_| Reply::ok("Content-Type: application/json\r\n", narrow)).await;
+    let world = plan().token_url(&format!("http://{}/token", token.address)).start().await;
+    let session = session(&world, json!({})).await;
+    let mut browser = Browser::default();
+    let authorize = browser.set_out(link(&session), "sandbox").await;
+    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    let page = browser.get(&back).await.is_ok().text();
+    assert!(page.contains("photos.write"), "the end user is told too: {page}");
+    let connection = shown(&world, MEGAN).await;
+    assert_eq!((&connection["scopes"], &connection["missing_scopes"]), (&json!(["photos.read"]), &json!(["photos.write"])));
+}
