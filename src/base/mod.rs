@@ -4,5 +4,6 @@ pub mod backoff;
 pub mod clock;
 pub mod credential;
 pub mod ids;
+pub mod loopback;
 pub mod problem;
 pub mod secret;

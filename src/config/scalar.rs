@@ -3,6 +3,7 @@
 use super::error::did_you_mean;
 use super::fields::Problems;
 use super::node::{Kind, Node, Scalar, Value};
+pub(crate) use crate::base::loopback::is_loopback;
 use std::time::Duration;
 use url::Url;
 
@@ -132,15 +133,6 @@ pub(crate) fn any_url(node: &Node, problems: &Problems) -> Option<Url> {
         Ok(url) if !url.username().is_empty() || url.password().is_some() => refuse("a URL here has no user or password".to_owned()),
         Ok(url) => Some(url),
         Err(error) => refuse(format!("expected an https:// URL, found {found}: {error}")),
-    }
-}
-
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
     }
 }
 

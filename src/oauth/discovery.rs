@@ -4,6 +4,7 @@
 
 use super::cache::{Cache, Missing};
 use super::{TokenClient, TokenError, Verdict};
+use crate::base::loopback::is_loopback;
 use crate::provider::Registration;
 use crate::upstream::Fetch;
 use bytes::Bytes;
@@ -192,15 +193,6 @@ fn may_name(issuer: &Url, url: &Url) -> bool {
     };
     // An intranet's issuer may well be an address itself.
     plain && url.scheme() == "https" && !is_loopback(url) && (!private || url.host() == issuer.host())
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 /// Endpoints are https, but for loopback (P01). The fetch holds this too; here it is told as what it is.

@@ -5,7 +5,7 @@
 
 use super::keeper::{KeeperError, Token};
 use super::refresh::{Flight, Round, Want};
-use super::settle::{Amended, Basis, SAVE_PAUSE, SAVES_MAX, renewed, wait_after};
+use super::settle::{Amended, Basis, SAVE_PAUSE, SAVES_MAX, note_failure, renewed, wait_after};
 use super::table::Miss;
 use crate::base::clock::UnixMillis;
 use crate::base::ids::{ConnectionKey, ConnectionKeyRef, random_id};
@@ -178,11 +178,7 @@ impl Flight {
         self.tell_failure(Some(&old.record.id), failures, error);
         let wait = wait_after(error.verdict, failures);
         let until = self.keeper.clock.now().plus(wait);
-        let note = |record: &mut Connection| {
-            record.last_error = Some(error.summary.clone());
-            record.refresh_failures = failures;
-            record.refresh_not_before = Some(until);
-        };
+        let note = |record: &mut Connection| note_failure(record, error, failures, until);
         let want_now = matches!(self.want, Want::Now);
         match self.amend(&old.record.id, Basis::Access(&old.record.access_token), false, note).await {
             Amended::Overtaken => {

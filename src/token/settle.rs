@@ -145,11 +145,7 @@ impl Flight {
     async fn back_off(&self, id: &str, sent: &Secret, failures: u32, error: &TokenError) -> Settled {
         let wait = wait_after(error.verdict, failures);
         let until = self.keeper.clock.now().plus(wait);
-        let note = |record: &mut Connection| {
-            record.last_error = Some(error.summary.clone());
-            record.refresh_failures = failures;
-            record.refresh_not_before = Some(until);
-        };
+        let note = |record: &mut Connection| note_failure(record, error, failures, until);
         // An intent stays where the provider may have rotated the token though no answer came: the record of a doubt.
         let settled = !error.sent || error.answered;
         match self.amend(id, Basis::Refresh(sent), settled, note).await {
@@ -274,6 +270,13 @@ pub(super) fn renewed(old: &Connection, grant: &Grant, began: UnixMillis, last_u
     }
     (new.last_error, new.refresh_failures, new.refresh_not_before) = (None, 0, None);
     new
+}
+
+/// A call that brought no token, onto the record: what went wrong, how often in a row, and when none is tried again.
+pub(super) fn note_failure(record: &mut Connection, error: &TokenError, failures: u32, until: UnixMillis) {
+    record.last_error = Some(error.summary.clone());
+    record.refresh_failures = failures;
+    record.refresh_not_before = Some(until);
 }
 
 /// How long no call is sent after the `failures`-th failure in a row. The provider's own word goes first.

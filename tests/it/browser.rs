@@ -88,6 +88,12 @@ impl Browser {
         answer.header("location")
     }
 
+    /// From the link to the sandbox and the user's word there; answers where it sends the browser back to.
+    pub async fn there_and_back(&mut self, link: &str, user: &str, decision: &str) -> String {
+        let authorize = self.set_out(link, "sandbox").await;
+        self.decide(&authorize, user, decision).await
+    }
+
     /// Allows or denies at the sandbox; answers where it sends the browser back to.
     pub async fn decide(&mut self, authorize: &str, user: &str, decision: &str) -> String {
         let page = self.get(authorize).await;

@@ -154,8 +154,7 @@ async fn connecting_anew_keeps_the_connection_and_mends_it() {
     let world = plan().start().await;
     let first = session(&world, json!({"metadata": {"order": 7, "kept": true}})).await;
     let mut browser = Browser::default();
-    let authorize = browser.set_out(link(&first), "sandbox").await;
-    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    let back = browser.there_and_back(link(&first), MEGAN, "allow").await;
     browser.get(&back).await.is_ok();
     let before = shown(&world, MEGAN).await;
     world.sandbox.revoke_user(MEGAN);
@@ -178,8 +177,7 @@ async fn the_app_has_the_last_word_where_it_asks_for_it() {
     let world = plan().start().await;
     let session = session(&world, json!({"complete": "app", "return_url": RETURN})).await;
     let mut browser = Browser::default();
-    let authorize = browser.set_out(link(&session), "sandbox").await;
-    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    let back = browser.there_and_back(link(&session), MEGAN, "allow").await;
     let done = browser.get(&back).await.header("location");
     let completion = param(&done, "completion");
     assert_eq!((param(&done, "status").as_str(), completion.len()), ("connected", 43));
@@ -198,8 +196,7 @@ async fn a_completion_that_never_comes_is_discarded_and_revoked() {
     let world = plan().start().await;
     let session = session(&world, json!({"complete": "app", "return_url": RETURN})).await;
     let mut browser = Browser::default();
-    let authorize = browser.set_out(link(&session), "sandbox").await;
-    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    let back = browser.there_and_back(link(&session), MEGAN, "allow").await;
     browser.get(&back).await;
     world.clock.advance(seconds(901));
     world.running.connect.sweep().await.expect("swept");
@@ -260,8 +257,7 @@ async fn several_providers_are_a_choice_and_accounts_stand_apart() {
     assert!(text.contains("value=\"sandbox\"") && text.contains("value=\"second\""), "{text}");
     assert_eq!(browser.post(link(&both), &[]).await.status, 400, "nothing was chosen");
     assert_eq!(browser.post(link(&both), &[("provider", "google")]).await.status, 400, "not among the choices");
-    let authorize = browser.set_out(link(&both), "sandbox").await;
-    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    let back = browser.there_and_back(link(&both), MEGAN, "allow").await;
     browser.get(&back).await.is_ok();
     world.get("/photos").await.is_problem("not-connected", 401, "http_request_denied");
     let as_work = [("x-end-user", MEGAN), ("x-end-user-account", "work")];
@@ -324,8 +320,7 @@ async fn a_browser_that_leaves_while_its_code_is_spent_loses_nothing() {
     let world = plan().start().await;
     let session = session(&world, json!({"return_url": RETURN})).await;
     let mut browser = Browser::default();
-    let authorize = browser.set_out(link(&session), "sandbox").await;
-    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    let back = browser.there_and_back(link(&session), MEGAN, "allow").await;
     world.sandbox.change(|settings| settings.token_delay = std::time::Duration::from_millis(300));
     let gone = browser.get_and_leave(&back).await;
     crate::wire::until("the code is being spent", async || world.sandbox.counters().authorization_code_posts == 1).await;
@@ -339,8 +334,7 @@ async fn a_stop_waits_for_the_code_that_is_being_spent() {
     let world = plan().on_disk().start().await;
     let session = session(&world, json!({"return_url": RETURN})).await;
     let mut browser = Browser::default();
-    let authorize = browser.set_out(link(&session), "sandbox").await;
-    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    let back = browser.there_and_back(link(&session), MEGAN, "allow").await;
     world.sandbox.change(|settings| settings.token_delay = std::time::Duration::from_millis(300));
     let _gone = browser.get_and_leave(&back).await;
     crate::wire::until("the code is being spent", async || world.sandbox.counters().authorization_code_posts == 1).await;
@@ -353,8 +347,7 @@ async fn a_connection_that_was_deleted_is_not_brought_back_by_its_completion() {
     let world = plan().start().await;
     let session = session(&world, json!({"complete": "app", "return_url": RETURN})).await;
     let mut browser = Browser::default();
-    let authorize = browser.set_out(link(&session), "sandbox").await;
-    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    let back = browser.there_and_back(link(&session), MEGAN, "allow").await;
     let done = browser.get(&back).await.header("location");
     world.admin("DELETE", &format!("/v1/connections/sandbox/{MEGAN}")).await.is_ok();
     let complete = format!("/v1/connect-sessions/{}/complete", session["session"].as_str().expect("an id"));
@@ -383,8 +376,7 @@ async fn a_grant_that_is_narrower_than_asked_says_what_is_missing() {
     let world = plan().token_url(&format!("http://{}/token", token.address)).start().await;
     let session = session(&world, json!({})).await;
     let mut browser = Browser::default();
-    let authorize = browser.set_out(link(&session), "sandbox").await;
-    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    let back = browser.there_and_back(link(&session), MEGAN, "allow").await;
     let page = browser.get(&back).await.is_ok().text();
     assert!(page.contains("photos.write"), "the end user is told too: {page}");
     let connection = shown(&world, MEGAN).await;
