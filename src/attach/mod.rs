@@ -119,7 +119,7 @@ mod tests {
 
     fn check(scheme: Scheme, token: &str, uri: &str) -> Result<Parts, AttachError> {
         let (mut head, ()) = http::Request::builder().uri(uri).body(()).expect("valid").into_parts();
-        let credential = Credential { access_token: Secret::new(token), token_type: "Bearer".into() };
+        let credential = Credential { access_token: Secret::new(token), token_type: "Bearer".into(), key: None };
         let prepared = Prepared::new();
         scheme.attach(&credential, &prepared, &mut head, None)?;
         // The second attach takes the prepared value: the result must not change.

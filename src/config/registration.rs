@@ -9,7 +9,7 @@ use super::node::{Key, Node};
 use super::providers::{Definitions, check_id};
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
-use crate::provider::{Asks, ClientAuth, JwtKey, Mint, Pkce, Registration, Verified};
+use crate::provider::{Asks, ClientAuth, Dialect, EndpointUrl, JwtKey, Mint, Pkce, Registration, Verified};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -195,11 +195,11 @@ fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<st
         asks,
         mint,
         resource: draft.resource.unwrap_or_default(),
-        authorize_url: draft.authorize_url,
-        token_url: draft.token_url,
-        revoke_url: draft.revoke_url,
-        device_authorization_url: draft.device_authorization_url,
-        par_url: draft.par_url,
+        authorize_url: draft.authorize_url.map(EndpointUrl::from),
+        token_url: draft.token_url.map(EndpointUrl::from),
+        revoke_url: draft.revoke_url.map(EndpointUrl::from),
+        device_authorization_url: draft.device_authorization_url.map(EndpointUrl::from),
+        par_url: draft.par_url.map(EndpointUrl::from),
         issuer: draft.issuer,
         pkce: draft.pkce.unwrap_or(Pkce::S256),
         client_auth,
@@ -213,5 +213,6 @@ fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<st
         refresh,
         keep_alive: draft.keep_alive,
         verified: draft.verified.unwrap_or(Verified::Full),
+        dialect: Dialect::default(),
     }
 }

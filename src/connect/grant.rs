@@ -198,6 +198,7 @@ pub(super) fn record(key: &ConnectionKey, known: Option<&Connection>, gained: &G
         last_error: None,
         refresh_failures: 0,
         refresh_not_before: None,
+        key_material: None,
     }
 }
 

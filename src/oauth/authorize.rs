@@ -55,9 +55,9 @@ impl TokenClient {
     }
 
     async fn par_endpoint(&self, reg: &Registration) -> Result<Option<Url>, TokenError> {
-        if let Some(url) = &reg.par_url {
-            allowed(url)?;
-            return Ok(Some(url.clone()));
+        if let Some(url) = reg.par_url.as_ref().and_then(|url| url.url(|_| None)) {
+            allowed(&url)?;
+            return Ok(Some(url));
         }
         let (Some(issuer), None) = (&reg.issuer, &reg.authorize_url) else { return Ok(None) };
         let metadata = self.metadata(issuer).await.map_err(failed)?;

@@ -188,7 +188,9 @@ impl TokenClient {
     fn proof(&self, reg: &Registration, url: &Url) -> Result<Extras, TokenError> {
         match reg.client_auth {
             ClientAuth::PrivateKeyJwt => Ok(self.client_assertion(reg, url)?.map(|(name, value)| (name.to_owned(), value)).to_vec()),
-            ClientAuth::Basic | ClientAuth::Body | ClientAuth::None => Ok(Extras::new()),
+            ClientAuth::Basic | ClientAuth::BasicRaw | ClientAuth::Body | ClientAuth::None | ClientAuth::SecretJwt | ClientAuth::Mtls => {
+                Ok(Extras::new())
+            }
         }
     }
 
@@ -301,7 +303,9 @@ fn proving(reg: &Registration) -> Client {
     let secret = || reg.client_secret.as_ref().map(|secret| secret.expose().to_owned());
     match reg.client_auth {
         // Without a secret the header holds an empty password (Q07).
-        ClientAuth::Basic => client.set_auth_type(AuthType::BasicAuth).set_client_secret(ClientSecret::new(secret().unwrap_or_default())),
+        ClientAuth::Basic | ClientAuth::BasicRaw => {
+            client.set_auth_type(AuthType::BasicAuth).set_client_secret(ClientSecret::new(secret().unwrap_or_default()))
+        }
         ClientAuth::Body => {
             let client = client.set_auth_type(AuthType::RequestBody);
             match secret() {
@@ -309,7 +313,9 @@ fn proving(reg: &Registration) -> Client {
                 None => client,
             }
         }
-        ClientAuth::None | ClientAuth::PrivateKeyJwt => client.set_auth_type(AuthType::RequestBody),
+        ClientAuth::None | ClientAuth::PrivateKeyJwt | ClientAuth::SecretJwt | ClientAuth::Mtls => {
+            client.set_auth_type(AuthType::RequestBody)
+        }
     }
 }
 

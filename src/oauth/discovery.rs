@@ -61,8 +61,9 @@ impl TokenClient {
             Endpoint::DeviceAuthorization => &reg.device_authorization_url,
         };
         if let Some(url) = written {
-            allowed(url)?;
-            return Ok(Some(url.clone()));
+            let url = url.url(|_| None).ok_or_else(|| TokenError::cannot("the endpoint's URL cannot be used"))?;
+            allowed(&url)?;
+            return Ok(Some(url));
         }
         let Some(issuer) = &reg.issuer else { return Ok(None) };
         let metadata = match self.metadata(issuer).await {

@@ -30,14 +30,14 @@ impl TokenClient {
     pub(super) async fn post(&self, reg: &Registration, url: &Url, mut pairs: Pairs) -> Result<Response<Bytes>, TokenError> {
         let mut authorization = None;
         match reg.client_auth {
-            ClientAuth::Basic => authorization = Some(basic(reg)?),
+            ClientAuth::Basic | ClientAuth::BasicRaw => authorization = Some(basic(reg)?),
             ClientAuth::Body => {
                 put(&mut pairs, "client_id", &reg.client_id);
                 if let Some(secret) = &reg.client_secret {
                     put(&mut pairs, "client_secret", secret.expose());
                 }
             }
-            ClientAuth::None => put(&mut pairs, "client_id", &reg.client_id),
+            ClientAuth::None | ClientAuth::SecretJwt | ClientAuth::Mtls => put(&mut pairs, "client_id", &reg.client_id),
             ClientAuth::PrivateKeyJwt => {
                 put(&mut pairs, "client_id", &reg.client_id);
                 for (name, value) in self.client_assertion(reg, url)? {

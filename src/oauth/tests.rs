@@ -180,6 +180,7 @@ pub(crate) fn registration(base: &str) -> Registration {
         refresh: RefreshPolicy::default(),
         keep_alive: None,
         verified: Verified::Full,
+        dialect: Default::default(),
     }
 }
 

@@ -2,27 +2,43 @@
 //!
 //! Built by `config` from YAML; used by `oauth`, `token`, `connect` and `proxy`. Deliberately absent: any provider's name in code.
 
+mod dialect;
+mod endpoint;
 mod key;
+mod place;
+mod text;
 
+pub use dialect::{
+    Also, BodyFormat, CallShape, CallbackRules, Calls, Companions, DeviceRules, Dialect, ErrorRules, Path, RenewBy, Renewal, ReplyMap,
+    Sign, StateRule, Unit,
+};
+pub use endpoint::EndpointUrl;
 pub use key::{JwtKey, KeyFault};
+pub use place::{Capture, From, Input, Kind, Lookup};
+pub use text::{Filled, FilledFault};
 
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
 use std::sync::Arc;
 use std::time::Duration;
-use url::Url;
 
 /// How the client proves itself at the token endpoint (RFC 6749 §2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
     /// `Authorization: Basic`, id and secret form-encoded first (RFC 6749 §2.3.1).
     Basic,
+    /// The same without the form-encoding, as many servers read it.
+    BasicRaw,
     /// `client_id` and `client_secret` in the form body.
     Body,
     /// A public client: `client_id` alone in the body.
     None,
     /// A signed assertion in the body (RFC 7523 §2.2), made with [`Registration::client_key`].
     PrivateKeyJwt,
+    /// `client_secret` in the body is a JWT that the client signs itself with [`Registration::client_key`] (Apple).
+    SecretJwt,
+    /// A certificate of the client's on the TLS connection, and `client_id` in the body (RFC 8705 §2).
+    Mtls,
 }
 
 /// What connecting asks of the end user.
@@ -144,11 +160,11 @@ pub struct Registration {
     pub mint: Option<Mint>,
     /// RFC 8707: what the tokens are for.
     pub resource: Vec<Box<str>>,
-    pub authorize_url: Option<Url>,
-    pub token_url: Option<Url>,
-    pub revoke_url: Option<Url>,
-    pub device_authorization_url: Option<Url>,
-    pub par_url: Option<Url>,
+    pub authorize_url: Option<EndpointUrl>,
+    pub token_url: Option<EndpointUrl>,
+    pub revoke_url: Option<EndpointUrl>,
+    pub device_authorization_url: Option<EndpointUrl>,
+    pub par_url: Option<EndpointUrl>,
     /// The text as written: it is compared byte for byte (RFC 8414 §3.3, RFC 9207 §2.4), and a `Url` would add a slash to a bare host.
     pub issuer: Option<Box<str>>,
     pub pkce: Pkce,
@@ -164,14 +180,17 @@ pub struct Registration {
     /// Refresh a grant that was not used for so long, because it would die of disuse.
     pub keep_alive: Option<Duration>,
     pub verified: Verified,
+    /// Where the provider departs from the RFCs.
+    pub dialect: Dialect,
 }
 
 impl Registration {
     /// Whether the client proves itself at the token endpoint: a confidential one (RFC 6749 §2.1).
     pub fn proves_itself(&self) -> bool {
         match self.client_auth {
-            ClientAuth::Basic | ClientAuth::Body => self.client_secret.is_some(),
-            ClientAuth::PrivateKeyJwt => self.client_key.is_some(),
+            ClientAuth::Basic | ClientAuth::BasicRaw | ClientAuth::Body => self.client_secret.is_some(),
+            ClientAuth::PrivateKeyJwt | ClientAuth::SecretJwt => self.client_key.is_some(),
+            ClientAuth::Mtls => true,
             ClientAuth::None => false,
         }
     }

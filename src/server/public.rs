@@ -339,5 +339,5 @@ fn once(text: &[u8]) -> Result<Params, Repeated> {
 
 /// Where the end user will be asked, as a person would name it.
 fn authorize_host(registration: &Registration) -> Option<String> {
-    registration.authorize_url.as_ref()?.host_str().map(str::to_owned)
+    registration.authorize_url.as_ref()?.fixed()?.host_str().map(str::to_owned)
 }

@@ -14,7 +14,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use zeroize::Zeroizing;
 
+/// What is written unless a record needs more.
 const VERSION: u8 = 1;
+/// A connection with key material: an older attache must not write it again without that.
+const VERSION_KEYED: u8 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct ConnectionV1<'a> {
@@ -34,6 +37,8 @@ struct ConnectionV1<'a> {
     last_error: Option<Cow<'a, str>>,
     refresh_failures: u32,
     refresh_not_before_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_material: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,8 +74,9 @@ pub(crate) fn encode_connection(connection: &Connection) -> Result<Zeroizing<Vec
         last_error: connection.last_error.as_deref().map(Cow::Borrowed),
         refresh_failures: connection.refresh_failures,
         refresh_not_before_ms: connection.refresh_not_before.map(|at| at.0),
+        key_material: connection.key_material.as_ref().map(|key| Cow::Borrowed(key.expose())),
     };
-    encode(Kind::Connection, &wire)
+    encode(Kind::Connection, if wire.key_material.is_some() { VERSION_KEYED } else { VERSION }, &wire)
 }
 
 pub(crate) fn decode_connection(key: ConnectionKey, bytes: &[u8]) -> Result<Connection, StoreError> {
@@ -93,11 +99,12 @@ pub(crate) fn decode_connection(key: ConnectionKey, bytes: &[u8]) -> Result<Conn
         last_error: wire.last_error.map(Cow::into_owned),
         refresh_failures: wire.refresh_failures,
         refresh_not_before: wire.refresh_not_before_ms.map(UnixMillis),
+        key_material: wire.key_material.map(Secret::new),
     })
 }
 
 pub(crate) fn encode_intent(intent: &Intent) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    encode(Kind::Intent, &IntentV1 { begun_at_ms: intent.begun_at.0, version: intent.version })
+    encode(Kind::Intent, VERSION, &IntentV1 { begun_at_ms: intent.begun_at.0, version: intent.version })
 }
 
 pub(crate) fn decode_intent(key: ConnectionKey, bytes: &[u8]) -> Result<Intent, StoreError> {
@@ -127,13 +134,13 @@ impl From<StateV1> for State {
     }
 }
 
-fn encode<T: Serialize>(kind: Kind, wire: &T) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+fn encode<T: Serialize>(kind: Kind, version: u8, wire: &T) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     // JSON of these types cannot fail but for a map key that is no text, and the types hold none.
     let failed = |_| StoreError::Unavailable(format!("a record of {} has no stored form", kind.name()));
     let mut length = Length(1);
     serde_json::to_writer(&mut length, wire).map_err(failed)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
-    bytes.push(VERSION);
+    bytes.push(version);
     serde_json::to_writer(&mut *bytes, wire).map_err(failed)?;
     Ok(bytes)
 }
@@ -141,10 +148,10 @@ fn encode<T: Serialize>(kind: Kind, wire: &T) -> Result<Zeroizing<Vec<u8>>, Stor
 fn decode<'a, T: Deserialize<'a>>(kind: Kind, bytes: &'a [u8]) -> Result<T, StoreError> {
     match bytes.split_first() {
         // serde_json's own message may quote the value at fault, which may be a token: only the place is told.
-        Some((&VERSION, json)) => serde_json::from_slice(json)
+        Some((&(VERSION | VERSION_KEYED), json)) => serde_json::from_slice(json)
             .map_err(|error| StoreError::Damaged(format!("a record of {} does not read (at its byte {})", kind.name(), error.column()))),
-        Some((version, _)) if *version > VERSION => Err(StoreError::Damaged(format!(
-            "a record of {} was written by a newer attache (record version {version}; this one reads up to {VERSION}): run that version",
+        Some((version, _)) if *version > VERSION_KEYED => Err(StoreError::Damaged(format!(
+            "a record of {} was written by a newer attache (record version {version}; this one reads up to {VERSION_KEYED}): run that version",
             kind.name()
         ))),
         _ => Err(StoreError::Damaged(format!("a record of {} is empty or of no known version", kind.name()))),
@@ -189,6 +196,7 @@ pub(crate) mod tests {
             last_error: Some("the provider answered invalid_grant".into()),
             refresh_failures: 6,
             refresh_not_before: Some(UnixMillis(-7)),
+            key_material: None,
         }
     }
 
@@ -209,6 +217,10 @@ pub(crate) mod tests {
         (connection.last_error, connection.refresh_not_before) = (None, None);
         let bytes = encode_connection(&connection).expect("encoded");
         assert_eq!(decode_connection(key(), &bytes).expect("decoded"), connection);
+        connection.key_material = Some("token secret".into());
+        let keyed = encode_connection(&connection).expect("encoded");
+        assert_eq!((bytes[0], keyed[0]), (VERSION, VERSION_KEYED), "an older attache would drop the key");
+        assert_eq!(decode_connection(key(), &keyed).expect("decoded"), connection);
         let intent = Intent { key: key(), begun_at: UnixMillis(9), version: u64::MAX };
         assert_eq!(decode_intent(key(), &encode_intent(&intent).expect("encoded")).expect("decoded"), intent);
     }
@@ -231,7 +243,7 @@ pub(crate) mod tests {
         };
         check(b"", "empty");
         check(b"\x00{}", "no known version");
-        check(b"\x02whatever", "written by a newer attache");
+        check(b"\x03whatever", "written by a newer attache");
         check(b"\x01{\"begun_at_ms\":\"CANARY\",\"version\":1}", "does not read");
         check(b"\x01{\"begun_at_ms\":1", "does not read");
     }

@@ -38,6 +38,8 @@ pub struct Connection {
     pub access_token: Secret,
     pub refresh_token: Option<Secret>,
     pub token_type: Box<str>,
+    /// What signs with the token, sealed with it: OAuth 1.0a's token secret, DPoP's private key (PKCS#8 in base64).
+    pub key_material: Option<Secret>,
     /// When the access token was received.
     pub obtained_at: UnixMillis,
     /// When it ends; `None` if it does not.

@@ -77,6 +77,7 @@ pub fn parse_line(fields: Map<String, Value>, now: UnixMillis) -> Result<Connect
         last_error: None,
         refresh_failures: 0,
         refresh_not_before: None,
+        key_material: None,
     })
 }
 

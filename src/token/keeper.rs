@@ -41,7 +41,11 @@ impl Token {
         let (record, steady) = (&keyed.record, Instant::now());
         let renewable = record.refresh_token.is_some() || Means::of(reg, record.key.borrow()).is_some();
         Arc::new(Token {
-            credential: Credential { access_token: record.access_token.clone(), token_type: record.token_type.clone() },
+            credential: Credential {
+                access_token: record.access_token.clone(),
+                token_type: record.token_type.clone(),
+                key: record.key_material.clone(),
+            },
             prepared: Prepared::new(),
             version: keyed.version,
             obtained_at: record.obtained_at,

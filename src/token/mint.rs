@@ -239,5 +239,6 @@ fn blank(key: &ConnectionKey, reg: &Registration, now: UnixMillis) -> Connection
         last_error: None,
         refresh_failures: 0,
         refresh_not_before: None,
+        key_material: None,
     }
 }

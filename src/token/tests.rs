@@ -108,6 +108,7 @@ fn connection() -> Connection {
         last_error: None,
         refresh_failures: 0,
         refresh_not_before: None,
+        key_material: None,
     }
 }
 
