@@ -153,10 +153,10 @@ impl Connect {
         let (state, cookie) = (new_text(&session.handle), Secret::new(random_token()));
         let scopes = self.scopes(session, registration).await?;
         // 256 random bits are 43 characters, the least that RFC 7636 §4.1 allows.
-        let verifier = (registration.pkce == Pkce::S256).then(|| Secret::new(random_token()));
+        let verifier = (registration.pkce != Pkce::None).then(|| Secret::new(random_token()));
         let nonce = wants_nonce(registration, &scopes).then(|| Secret::new(random_token()));
         let redirect_uri = self.redirect_uri(&registration.id);
-        let challenge = verifier.as_ref().map(challenge);
+        let challenge = verifier.as_ref().map(|verifier| challenge(registration.pkce, verifier));
         let request = AuthorizeRequest {
             redirect_uri: &redirect_uri,
             state: &state,

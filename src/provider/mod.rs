@@ -131,6 +131,16 @@ pub enum Verified {
     Partial,
 }
 
+impl Verified {
+    /// The word that `verified` says.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verified::Full => "full",
+            Verified::Partial => "partial",
+        }
+    }
+}
+
 /// A registration of a provider, with everything of its definition: what one entry of `providers:` in `routes.yaml` became.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registration {
