@@ -88,11 +88,7 @@ impl Draft {
             client_id: client_id.clone(),
             open: reading == Reading::Alone,
         };
-        let url = |key| {
-            let url = places.url(fields.get(key)?, fields.problems);
-            lint::forbidden_in_url(fields, key, url.as_ref());
-            url
-        };
+        let url = |key| places.url(fields.get(key)?, fields.problems);
         let attach = fields.get("attach").and_then(|node| attach::read(node, fields.problems));
         let mut dialect = Dialect {
             calls: calls::read(fields, &places),
@@ -128,7 +124,7 @@ impl Draft {
             revoke_url: url("revoke_url"),
             device_authorization_url: url("device_authorization_url"),
             par_url: url("par_url"),
-            issuer: issuer(fields),
+            issuer: issuer(fields, &places, reading),
             resource: resource(fields),
             asks: fields.choice("credential", &[("consent", Asks::Consent), ("api_key", Asks::ApiKey), ("password", Asks::Password)]),
             pkce: fields.choice("pkce", PKCE),
@@ -186,15 +182,21 @@ fn refresh(fields: &Fields<'_>, renewal: &mut Renewal) -> RefreshPolicy {
     policy
 }
 
-/// The issuer as written, for it is compared as text; it is a URL without a query (RFC 8414 §2).
-fn issuer(fields: &Fields<'_>) -> Option<Box<str>> {
+/// The issuer as written, for it is compared as text; it is a URL without a query (RFC 8414 §2). Its places are filled in at load or not at all.
+fn issuer(fields: &Fields<'_>, places: &Places, reading: Reading) -> Option<Box<str>> {
     let node = fields.get("issuer")?;
-    let url = scalar::secure_url(node, fields.problems)?;
-    if url.query().is_some() {
+    let url = places.url(node, fields.problems)?;
+    if url.fixed().is_some_and(|url| url.query().is_some()) {
         fields.say(&node.at, format!("an issuer has no query (`?…`), found {}", node.found()), None);
         return None;
     }
-    scalar::text(node, fields.problems).map(Box::from)
+    if url.fixed().is_none() && reading == Reading::Whole {
+        let hint = "give its inputs a value in the registration: `inputs: {NAME: …}`".to_owned();
+        fields.say(&node.at, format!("one issuer serves all end users, so {} needs its values here", node.found()), Some(hint));
+        return None;
+    }
+    let text = places.text(node, &["client_id"], fields.problems)?;
+    Some(text.fixed().map_or_else(|| scalar::text(node, fields.problems).unwrap_or_default(), |text| text).into())
 }
 
 /// Absolute URIs of any scheme, without a fragment, as written (RFC 8707 §2).
@@ -218,3 +220,6 @@ fn pairs(fields: &Fields<'_>, key: &'static str) -> Pairs {
     let entries = fields.pairs(key).iter();
     entries.filter_map(|(name, node)| Some((name.text.as_str().into(), scalar::text(node, fields.problems)?.into()))).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use super::interpolate;
 use super::node::Node;
 use super::sources::Sources;
 use super::yaml;
-use crate::provider::{Asks, Verified};
+use crate::provider::{Asks, Input, Verified};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -18,15 +18,17 @@ use std::sync::Arc;
 const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/providers.rs"));
 
 /// A definition as `attache providers list` and `show` tell it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
     pub id: Box<str>,
     pub display_name: Box<str>,
     pub category: Box<str>,
     /// How a connection comes about: `code`, `device`, `app`, `api_key`, `password`.
     pub modes: Vec<&'static str>,
-    /// What connecting asks besides: name and label.
-    pub inputs: Vec<(Box<str>, Box<str>)>,
+    /// What connecting asks of the end user besides consent.
+    pub inputs: Vec<Input>,
+    /// What its author should see though nothing is wrong.
+    pub warnings: Vec<String>,
     pub verified: Verified,
     /// The operator's file; `None` for one that is built in.
     pub file: Option<PathBuf>,
@@ -121,16 +123,16 @@ pub(super) fn check_id(id: &str) -> Result<(), &'static str> {
 }
 
 impl Definition {
-    /// What a definition tells of itself, and the warnings that its author should see.
+    /// What a definition tells of itself.
     pub(super) fn of(id: &str, found: &Found, sources: &Sources<'_>, problems: &Problems) -> Definition {
         let draft = &found.parsed(id, sources, problems).draft;
-        lint::warn(id, draft.category.as_deref(), draft.pkce, false, problems);
         Definition {
             id: id.into(),
             display_name: draft.display_name.clone().unwrap_or_else(|| id.into()),
             category: draft.category.clone().unwrap_or_else(|| "other".into()),
             modes: modes(draft),
-            inputs: draft.dialect.inputs.iter().map(|input| (input.name.clone(), input.label.clone())).collect(),
+            inputs: draft.dialect.inputs.clone(),
+            warnings: lint::odd_category(draft.category.as_deref()).into_iter().collect(),
             verified: draft.verified.unwrap_or(Verified::Partial),
             file: found.file.clone(),
             text: found.text.as_ref().into(),

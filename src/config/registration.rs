@@ -139,7 +139,10 @@ fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option
     let is_used = off.is_none() && draft.client_id.is_some() && !typed && !has_mint;
     let (category, pkce) = (draft.category.clone(), draft.pkce);
     let registration = build(key, &definition, draft, Own { client_secret, client_key, mint }, off);
-    lint::warn(&key.text, category.as_deref(), pkce, is_used && !registration.proves_itself(), problems);
+    let weak_pkce = lint::weak_pkce(pkce).filter(|_| is_used && !registration.proves_itself());
+    for warning in lint::odd_category(category.as_deref()).into_iter().chain(weak_pkce) {
+        problems.warn(format!("provider `{}`: {warning}", key.text));
+    }
     Some(registration)
 }
 

@@ -2,8 +2,10 @@
 
 use crate::config::error::nearest;
 use crate::config::fields::{Fields, Problems};
+use crate::config::node::Node;
 use crate::config::scalar;
-use crate::provider::{EndpointUrl, Pkce};
+use crate::provider::Pkce;
+use url::Url;
 
 /// What providers are grouped by.
 const CATEGORIES: &[&str] = &[
@@ -38,10 +40,9 @@ pub(super) fn forbidden_grants(fields: &Fields<'_>, key: &'static str) {
 }
 
 /// The same of a URL's own query.
-pub(super) fn forbidden_in_url(fields: &Fields<'_>, key: &'static str, url: Option<&EndpointUrl>) {
-    let Some(url) = url.and_then(EndpointUrl::fixed) else { return };
+pub(super) fn forbidden_in_url(url: &Url, node: &Node, problems: &Problems) {
     if let Some(why) = url.query_pairs().find_map(|(name, value)| forbidden(&name, &value)) {
-        fields.say(fields.at_key(key), why, Some("use the authorization code grant".into()));
+        problems.say(&node.at, why, Some("use the authorization code grant".into()));
     }
 }
 
@@ -55,18 +56,19 @@ fn forbidden(name: &str, value: &str) -> Option<&'static str> {
     }
 }
 
-/// Warnings of one provider as it is used, or of a definition by itself.
-pub(in crate::config) fn warn(id: &str, category: Option<&str>, pkce: Option<Pkce>, is_public: bool, problems: &Problems) {
-    if let Some(category) = category.filter(|category| !CATEGORIES.contains(category)) {
-        let near = nearest(category, CATEGORIES.iter().copied()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        problems.warn(format!("provider `{id}`: the category `{category}` is none of those that lists know{near}"));
-    }
+/// What the reader of a category should know.
+pub(in crate::config) fn odd_category(category: Option<&str>) -> Option<String> {
+    let category = category.filter(|category| !CATEGORIES.contains(category))?;
+    let near = nearest(category, CATEGORIES.iter().copied()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    Some(format!("the category `{category}` is none of those that lists know{near}"))
+}
+
+/// What the operator of a client without a secret should know of its definition's `pkce`.
+pub(in crate::config) fn weak_pkce(pkce: Option<Pkce>) -> Option<String> {
     let weak = match pkce {
-        Some(Pkce::Plain) => "pkce: plain",
-        Some(Pkce::None) => "pkce: none",
-        Some(Pkce::S256 | Pkce::S256Hex) | None => return,
+        Some(Pkce::Plain) => "plain",
+        Some(Pkce::None) => "none",
+        Some(Pkce::S256 | Pkce::S256Hex) | None => return None,
     };
-    if is_public {
-        problems.warn(format!("provider `{id}` has no client secret and `{weak}`: whoever sees a code can use it"));
-    }
+    Some(format!("a client without a secret by `pkce: {weak}`: whoever sees a code on its way can use it"))
 }

@@ -11,15 +11,18 @@ enum Meet {
     Replace,
     /// Lists one behind the other.
     Widen,
-    /// Names are joined; a plain value is the input's `value`, and `hosts` are widened.
+    /// Names are joined, and `hosts` are widened; a plain value is the input's `value`.
     Inputs,
+    /// The same, but a plain value is another place.
+    Metadata,
 }
 
 fn meet(key: &str) -> Meet {
     match key {
         "attach" | "jwt_bearer" | "token_exchange" => Meet::Replace,
         "token_hosts" => Meet::Widen,
-        "inputs" | "metadata" => Meet::Inputs,
+        "inputs" => Meet::Inputs,
+        "metadata" => Meet::Metadata,
         _ => Meet::Join,
     }
 }
@@ -36,7 +39,8 @@ pub(in crate::config) fn over(upper: &Node, lower: &Node) -> Node {
         Meet::Join => join(mine, base),
         Meet::Replace => mine.clone(),
         Meet::Widen => widened(mine, base),
-        Meet::Inputs => inputs(mine, base),
+        Meet::Inputs => values(mine, base, true),
+        Meet::Metadata => values(mine, base, false),
     });
     Node { at: upper.at.clone(), value: Value::Map(entries) }
 }
@@ -74,10 +78,10 @@ fn widened(upper: &Node, lower: &Node) -> Node {
     }
 }
 
-fn inputs(upper: &Node, lower: &Node) -> Node {
+fn values(upper: &Node, lower: &Node, plain_is_value: bool) -> Node {
     let (Value::Map(mine), Value::Map(base)) = (&upper.value, &lower.value) else { return join(upper, lower) };
     let entries = joined(mine, base, |_, mine, base| match (&mine.value, &base.value) {
-        (Value::Scalar(_) | Value::Broken, Value::Map(keys)) => {
+        (Value::Scalar(_) | Value::Broken, Value::Map(keys)) if plain_is_value => {
             let value = (Key { at: mine.at.clone(), text: "value".to_owned() }, mine.clone());
             let kept = keys.iter().filter(|(key, _)| key.text != "value").cloned();
             Node { at: mine.at.clone(), value: Value::Map(kept.chain([value]).collect()) }

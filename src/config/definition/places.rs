@@ -1,5 +1,6 @@
 //! Texts with places (`{subdomain}`): what may stand between the braces is known when they are read, so that a wrong name is told where it stands.
 
+use super::lint;
 use crate::config::error::did_you_mean;
 use crate::config::fields::{Fields, Problems};
 use crate::config::headers;
@@ -93,7 +94,9 @@ impl Places {
     pub(super) fn url(&self, node: &Node, problems: &Problems) -> Option<EndpointUrl> {
         let text = scalar::template(node, problems)?;
         if !text.contains(['{', '}']) {
-            return scalar::secure_url(node, problems).map(EndpointUrl::Fixed);
+            let url = scalar::secure_url(node, problems)?;
+            lint::forbidden_in_url(&url, node, problems);
+            return Some(EndpointUrl::Fixed(url));
         }
         let filled = self.parsed(node, &["client_id"], problems)?;
         let refuse = |offset: usize, message: &str, hint: Option<&str>| {
