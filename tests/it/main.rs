@@ -13,6 +13,7 @@ mod wire;
 mod admin;
 mod app_tokens;
 mod calls;
+mod catalogue;
 mod cli;
 mod cli_connect;
 mod connect;

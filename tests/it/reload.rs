@@ -1,10 +1,13 @@
 //! The config goes live while calls run: no call fails, none sees a mix, and a bad edit changes nothing (THREATS 36).
 
+use crate::browser::Browser;
+use crate::connect::{link, session};
 use crate::harness::*;
 use crate::upstream::{Reply, Upstream};
 use crate::wire::{Connection, Raw, empty, request, until, within};
-use attache::sandbox::Settings;
+use attache::sandbox::{Client, Sandbox, Settings};
 use futures_util::future::join_all;
+use serde_json::json;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -193,4 +196,51 @@ async fn a_call_under_way_ends_by_the_config_it_began_with() {
     assert_eq!(answer.header("vary"), Some("x-end-user, x-end-user-account"), "by the config it began with");
     let next = world.call("GET", "/moved/me", &[("x-someone", MEGAN)], empty()).await;
     assert_eq!(next.is_ok().header("vary"), "x-someone, x-end-user-account");
+}
+
+/// A plain provider is a file of a few lines, dropped beside a running Attaché.
+const ACME: &str = "\
+display_name: Acme Photos
+category: photos
+authorize_url: http://HOST/authorize
+token_url: http://HOST/token
+client_auth: body
+scopes: [photos.read]
+token_hosts: ['HOST']
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_provider_is_a_file_that_goes_live_by_itself() {
+    assert!(ACME.lines().count() < 10);
+    let world = Plan::new().start().await;
+    let clock = Arc::new(world.clock.clone());
+    let client = Client::new("acme-app", Some("s3cret"), &["http://localhost/oauth/callback/acme"]);
+    let settings = Settings { bind: ([127, 0, 0, 1], 0).into(), clients: vec![client], ..Settings::default() };
+    let acme = Sandbox::start(settings, clock).await.expect("another provider");
+    let acme = acme.addr.to_string();
+    let folder = world.folder.path().join("providers");
+    fs::create_dir(&folder).expect("made");
+    fs::write(folder.join("acme.yaml"), ACME.replace("HOST", &acme)).expect("written");
+    let route = "  - {match: \"/acme/{*rest}\", provider: acme, upstream: \"http://ACME/v1/{rest}\"}\n".replace("ACME", &acme);
+    let plan = Plan::new().providers("  acme: {client_id: acme-app, client_secret: s3cret}\n").routes(&route);
+    put(&world.config(), &plan.yaml(world.sandbox.addr));
+    until("its route is live", async || world.get("/acme/photos").await.status == 401).await;
+
+    let session = session(&world, json!({"providers": ["acme"]})).await;
+    let mut browser = Browser::default();
+    let authorize = browser.set_out(link(&session), "acme").await;
+    let back = browser.decide(&authorize, MEGAN, "allow").await;
+    browser.get(&back).await.is_ok();
+    world.get("/acme/photos").await.is_ok();
+
+    // Edits of the file go live as well, and a bad one changes nothing.
+    put(&folder.join("acme.yaml"), &ACME.replace("HOST", &acme).replace("category", "categry"));
+    let refused = world.admin("POST", "/v1/reload").await;
+    assert_eq!(refused.status, 422);
+    let error = &refused.json()["errors"][0];
+    assert!(error["file"].as_str().is_some_and(|file| file.ends_with("acme.yaml")) && error["line"] == 2, "{error}");
+    put(&folder.join("acme.yaml"), &ACME.replace("HOST", &acme).replace("Acme Photos", "Acme Pictures"));
+    let shown = async || world.admin("GET", "/v1/providers").await.is_ok().json()["items"][0]["display_name"].clone();
+    until("the edit is live", async || shown().await == "Acme Pictures").await;
+    world.get("/acme/photos").await.is_ok();
 }
