@@ -42,3 +42,29 @@ fn the_guide_quotes_the_connect_examples_as_they_are() {
         );
     }
 }
+
+#[test]
+fn every_example_of_the_providers_page_is_taken() {
+    let page = std::fs::read_to_string(root().join("docs/providers.md")).expect("docs/providers.md");
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let providers = folder.path().join("providers");
+    std::fs::create_dir(&providers).expect("made");
+    for block in &blocks {
+        if let Some(name) = block.lines().next().and_then(|line| line.strip_prefix("# providers/")) {
+            std::fs::write(providers.join(name), block).expect("written");
+        }
+    }
+    let definitions = config::definitions(&providers, &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+    let own: Vec<_> = definitions.iter().filter(|definition| definition.file.is_some()).collect();
+    let odd: Vec<_> = own.iter().flat_map(|definition| &definition.warnings).collect();
+    assert!(own.len() > 5 && odd.is_empty(), "{odd:?}");
+    // The key files of an example are not there.
+    let env = |_: &str| Some("set".to_owned());
+    for block in blocks.iter().filter(|block| !block.starts_with("# providers/") && !block.contains("${file:")) {
+        assert!(block.starts_with("# routes.yaml\n"), "an example says which file it is of:\n{block}");
+        if let Err(errors) = config::load_str(block, Path::new("routes.yaml"), folder.path(), &env) {
+            panic!("{errors}\n--\n{block}");
+        }
+    }
+}
