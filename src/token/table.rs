@@ -96,6 +96,8 @@ pub(super) struct SlotState {
     pub(super) not_before: Option<Instant>,
     pub(super) forced_at: Option<Instant>,
     pub(super) unsaved: Option<Rotation>,
+    /// The refresh token's end that the log has told.
+    pub(super) told_end: Option<UnixMillis>,
 }
 
 impl SlotState {
