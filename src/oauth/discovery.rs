@@ -191,9 +191,8 @@ fn read(document: &Value, issuer: &str, further: &[Box<str>], at: &Url) -> Resul
 /// Whether a text names the issuer: its own name byte for byte, or one of the definition's further texts, whose one `*` stands for a single path
 /// segment or host label.
 pub(super) fn is_issuer(told: &str, issuer: &str, further: &[Box<str>]) -> bool {
-    let plain = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'{' | b'}'))
-    };
+    let plain =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'{' | b'}'));
     told == issuer
         || further.iter().any(|text| match text.split_once('*') {
             Some((before, after)) => told.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).is_some_and(plain),

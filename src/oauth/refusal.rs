@@ -84,10 +84,13 @@ fn says(value: &Value) -> bool {
 
 fn code_in(error: &Value) -> Option<String> {
     match error {
-        Value::Object(members) => ["code", "type", "errorType", "error"].iter().find_map(|name| {
-            // Of several the one that is known goes first: `{"code": 17, "type": "invalid_grant"}`.
-            members.get(*name)?.as_str().filter(|code| known_code(code).is_some()).map(str::to_owned)
-        }).or_else(|| ["code", "type", "errorType", "error"].iter().find_map(|name| text_of(members.get(*name)?).map(Into::into))),
+        Value::Object(members) => ["code", "type", "errorType", "error"]
+            .iter()
+            .find_map(|name| {
+                // Of several the one that is known goes first: `{"code": 17, "type": "invalid_grant"}`.
+                members.get(*name)?.as_str().filter(|code| known_code(code).is_some()).map(str::to_owned)
+            })
+            .or_else(|| ["code", "type", "errorType", "error"].iter().find_map(|name| text_of(members.get(*name)?).map(Into::into))),
         Value::Bool(_) => None,
         other => text_of(other).map(Into::into),
     }

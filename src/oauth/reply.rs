@@ -184,7 +184,7 @@ impl Found {
         if let Some(token) = text(&self.refresh_token) {
             reply.insert("refresh_token".into(), checked(&token)?.into());
         }
-        if let Some(token) = text(&self.id_token).filter(|token| token.len() <= ID_TOKEN_BYTES_MAX) {
+        if let Some(token) = self.id_token.as_ref().and_then(Value::as_str).filter(|token| token.len() <= ID_TOKEN_BYTES_MAX) {
             reply.insert("id_token".into(), token.into());
         }
         // Some providers' has spaces in it, and which word goes on a call is the definition's to say (Q37).
@@ -261,7 +261,12 @@ fn until(moment: &Value, now: UnixMillis) -> Option<u64> {
     span(&left.max(1.0).into(), Unit::Seconds)
 }
 
-pub(super) fn scopes(value: &Value, reg: &Registration) -> Vec<String> {
+/// Scopes as a text holds them, by the registration's separator.
+pub fn split_scopes(reg: &Registration, text: &str) -> Vec<String> {
+    scopes(&Value::from(text), reg)
+}
+
+fn scopes(value: &Value, reg: &Registration) -> Vec<String> {
     let split = |text: &str| -> Vec<String> {
         let by_separator = |c: char| c.is_whitespace() || (reg.scope_separator.len() == 1 && reg.scope_separator.contains(c));
         let mut parts: Vec<String> = text.split(by_separator).filter(|part| !part.is_empty()).map(str::to_owned).collect();
@@ -396,7 +401,10 @@ mod tests {
             assert!(matches!(reply, Reply::Unusable(_)), "{status} {body}: {reply:?}");
         }
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(read(200, format!("{{\"a\":{deep}}}").as_bytes(), &registration("http://127.0.0.1:1"), START), Reply::Unusable("broken JSON"));
+        assert_eq!(
+            read(200, format!("{{\"a\":{deep}}}").as_bytes(), &registration("http://127.0.0.1:1"), START),
+            Reply::Unusable("broken JSON")
+        );
         assert!(matches!(read(200, &[0xff, 0xfe, 0], &registration("http://127.0.0.1:1"), START), Reply::Unusable(_)));
     }
 

@@ -183,21 +183,17 @@ mod tests {
 
     #[test]
     fn omit_goes_before_rename_and_params_over_all() {
-        check(
-            CallShape::default(),
-            "POST https://as.test/t?v=1 grant_type=authorization_code&code=C1&client_id=id&client_secret=s3",
-        );
+        check(CallShape::default(), "POST https://as.test/t?v=1 grant_type=authorization_code&code=C1&client_id=id&client_secret=s3");
         let shape = CallShape {
             omit: vec!["grant_type".into(), "client_secret".into()],
             rename: vec![("client_id".into(), "appid".into()), ("client_secret".into(), "secret".into())],
-            params: vec![
-                ("code".into(), text("{code}-{client_secret}")),
-                ("none".into(), text("{nothing}")),
-                ("type".into(), text("web")),
-            ],
+            params: vec![("code".into(), text("{code}-{client_secret}")), ("none".into(), text("{nothing}")), ("type".into(), text("web"))],
             ..CallShape::default()
         };
-        check(CallShape { body: BodyFormat::Json, ..shape.clone() }, r#"POST https://as.test/t?v=1 {"appid":"id","code":"C1-s3","type":"web"}"#);
+        check(
+            CallShape { body: BodyFormat::Json, ..shape.clone() },
+            r#"POST https://as.test/t?v=1 {"appid":"id","code":"C1-s3","type":"web"}"#,
+        );
         check(CallShape { method: Some(Method::GET), ..shape }, "GET https://as.test/t?v=1&appid=id&code=C1-s3&type=web ");
     }
 

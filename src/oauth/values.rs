@@ -154,10 +154,10 @@ mod tests {
 
     fn with_values() -> Registration {
         let mut reg = registration("http://127.0.0.1:1");
-        let input =
-            |name: &str, kind| Input { name: name.into(), label: name.into(), example: None, kind, value: None, suffix: None };
+        let input = |name: &str, kind| Input { name: name.into(), label: name.into(), example: None, kind, value: None, suffix: None };
         reg.dialect.inputs = vec![input("label", Kind::Label), input("host", Kind::Host(vec!["*.shop.test".into()]))];
-        let capture = |name: &str, kind| Capture { name: name.into(), from: From::Reply(Path::parse("x").expect("a path")), kind, required: false };
+        let capture =
+            |name: &str, kind| Capture { name: name.into(), from: From::Reply(Path::parse("x").expect("a path")), kind, required: false };
         reg.dialect.metadata = vec![capture("origin", Kind::Origin(vec!["*.api.test".into()])), capture("text", Kind::Text)];
         reg
     }

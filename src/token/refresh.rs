@@ -137,7 +137,7 @@ impl Flight {
         match answer {
             Ok(grant) => {
                 let took = stopwatch.elapsed();
-                self.settle(Rotation { grant, id: keyed.record.id.clone(), sent, began, took }).await
+                self.settle(Rotation { grant, id: keyed.record.id, sent, metadata: keyed.record.metadata, began, took }).await
             }
             Err(error) => match self.failed(keyed, &sent, error).await {
                 Settled::Outcome(round) => round,

@@ -87,7 +87,9 @@ impl Flight {
     /// Says once, as long as this process knows the connection, that the grant itself ends soon (Q43): nobody but the end user can renew it then.
     pub(super) fn tell_refresh_end(&self, record: &Connection) {
         let end = record.metadata.get(REFRESH_EXPIRES_AT).and_then(|end| end.as_str()).and_then(UnixMillis::from_rfc3339);
-        let Some(end) = end.filter(|end| record.refresh_token.is_some() && end.since(self.keeper.clock.now()) < REFRESH_ENDS_SOON) else { return };
+        let Some(end) = end.filter(|end| record.refresh_token.is_some() && end.since(self.keeper.clock.now()) < REFRESH_ENDS_SOON) else {
+            return;
+        };
         if self.slot.state().told_end.replace(end) != Some(end) {
             tracing::warn!(
                 event = "connection.ends_soon",
@@ -105,8 +107,7 @@ impl Flight {
             Some(token) => (token, "refresh_token"),
             None => (&rotation.grant.access_token, "access_token"),
         };
-        let metadata = rotation.grant.learnt.clone();
-        let values = Values { access_token: Some(&rotation.grant.access_token), ..Values::of(&metadata) };
+        let values = Values { access_token: Some(&rotation.grant.access_token), ..Values::of(&rotation.metadata) };
         let revoked = match self.keeper.client.revoke(&self.reg, token, hint, values).await {
             Ok(Revoked::Yes) => "yes",
             Ok(Revoked::Unsupported) => "unsupported",
