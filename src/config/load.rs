@@ -46,7 +46,7 @@ pub fn definitions(folder: &Path, env: Env<'_>) -> Result<Vec<Definition>, Confi
     let problems = Problems::default();
     let sources = Sources::new(env, folder);
     let found = providers::gather(folder, &sources, &problems);
-    let all = found.iter().map(|(id, found)| Definition::of(id, found)).collect();
+    let all = found.iter().map(|(id, found)| Definition::of(id, found, &sources, &problems)).collect();
     let (errors, _) = problems.take(&sources.filled());
     if errors.is_empty() { Ok(all) } else { Err(ConfigErrors(errors)) }
 }
@@ -126,7 +126,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     let definitions = providers::gather(&folder, sources, problems);
     let entries = fields.pairs("providers");
     let provider_ids: Vec<&str> = entries.iter().map(|(key, _)| &*key.text).collect();
-    let providers = registration::read(entries, &definitions, missing, problems);
+    let providers = registration::read(entries, &definitions, missing, sources, problems);
     let (callers, named_routes) = people::callers(&fields, &provider_ids);
     let caller_names: Vec<&str> = callers.0.iter().map(|caller| &*caller.name).collect();
     let nodes = fields.list("routes").unwrap_or_default();

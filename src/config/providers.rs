@@ -1,12 +1,15 @@
 //! The provider definitions: those built into the binary, and the operator's files over them, read by the same loader.
 
-use super::definition::{DEFINITION, Draft};
+use super::definition::{DEFINITION, Draft, Reading, lint};
 use super::error::At;
 use super::fields::{Fields, Problems};
 use super::interpolate;
+use super::node::Node;
 use super::sources::Sources;
 use super::yaml;
-use crate::provider::Verified;
+use crate::provider::{Asks, Input, Verified};
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,11 +18,17 @@ use std::sync::Arc;
 const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/providers.rs"));
 
 /// A definition as `attache providers list` and `show` tell it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
     pub id: Box<str>,
     pub display_name: Box<str>,
     pub category: Box<str>,
+    /// How a connection comes about: `code`, `device`, `app`, `api_key`, `password`.
+    pub modes: Vec<&'static str>,
+    /// What connecting asks of the end user besides consent.
+    pub inputs: Vec<Input>,
+    /// What its author should see though nothing is wrong.
+    pub warnings: Vec<String>,
     pub verified: Verified,
     /// The operator's file; `None` for one that is built in.
     pub file: Option<PathBuf>,
@@ -27,23 +36,41 @@ pub struct Definition {
     pub text: Box<str>,
 }
 
+/// One definition. Most are never used, so it is parsed when the first registration does, and no more than once.
 pub(super) struct Found {
-    pub(super) draft: Draft,
     file: Option<PathBuf>,
-    text: Box<str>,
+    text: Cow<'static, str>,
+    parsed: OnceCell<Parsed>,
+}
+
+/// What a text became. With faults, which are told, there is no tree.
+#[derive(Default)]
+pub(super) struct Parsed {
+    pub(super) tree: Option<Node>,
+    pub(super) draft: Draft,
 }
 
 /// All definitions by id.
 pub(super) type Definitions = BTreeMap<Box<str>, Found>;
 
-/// The built-in definitions with those of `folder` over them, whole files each.
-pub(super) fn gather(folder: &Path, sources: &Sources<'_>, problems: &Problems) -> Definitions {
-    let mut all = Definitions::new();
-    for (id, text) in BUILT_IN {
-        let file: Arc<Path> = PathBuf::from(format!("built-in providers/{id}.yaml")).into();
-        let draft = read(text, &file, sources, problems);
-        all.insert((*id).into(), Found { draft: draft.unwrap_or_default(), file: None, text: (*text).into() });
+impl Found {
+    fn new(file: Option<PathBuf>, text: impl Into<Cow<'static, str>>) -> Found {
+        Found { file, text: text.into(), parsed: OnceCell::new() }
     }
+
+    /// What it says; its faults go to the `problems` of the first that asks.
+    pub(super) fn parsed(&self, id: &str, sources: &Sources<'_>, problems: &Problems) -> &Parsed {
+        self.parsed.get_or_init(|| {
+            let file = self.file.clone().unwrap_or_else(|| format!("built-in providers/{id}.yaml").into());
+            read(&self.text, &file.into(), sources, problems).unwrap_or_default()
+        })
+    }
+}
+
+/// The built-in definitions with those of `folder` over them, whole files each. Those of the folder are parsed at once: they are the operator's,
+/// who wants to know of a fault before a registration uses one.
+pub(super) fn gather(folder: &Path, sources: &Sources<'_>, problems: &Problems) -> Definitions {
+    let mut all: Definitions = BUILT_IN.iter().map(|(id, text)| (Box::from(*id), Found::new(None, *text))).collect();
     for path in sources.list(folder) {
         let Some(id) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
         let file: Arc<Path> = path.clone().into();
@@ -59,13 +86,15 @@ pub(super) fn gather(folder: &Path, sources: &Sources<'_>, problems: &Problems) 
             }
         };
         // One with faults is kept too, so that its users are not told to be unknown besides.
-        let draft = read(&text, &file, sources, problems).unwrap_or_default();
-        all.insert(id.into(), Found { draft, file: Some(path), text: text.into() });
+        let found = Found::new(Some(path.clone()), text);
+        found.parsed(id, sources, problems);
+        all.insert(id.into(), found);
     }
     all
 }
 
-fn read(text: &str, file: &Arc<Path>, sources: &Sources<'_>, problems: &Problems) -> Option<Draft> {
+fn read(text: &str, file: &Arc<Path>, sources: &Sources<'_>, problems: &Problems) -> Option<Parsed> {
+    let before = problems.count();
     let mut node = match yaml::parse(text, file) {
         Ok(node) => node,
         Err(errors) => {
@@ -76,9 +105,9 @@ fn read(text: &str, file: &Arc<Path>, sources: &Sources<'_>, problems: &Problems
     let names = interpolate::names_used(&node);
     interpolate::fill(&mut node, sources, &names).into_iter().for_each(|fault| problems.push(fault.error));
     let fields = Fields::open(&node, DEFINITION, problems)?;
-    let draft = Draft::read(&fields);
+    let draft = Draft::read(&fields, Reading::Definition);
     fields.finish();
-    Some(draft)
+    Some(Parsed { tree: (problems.count() == before).then_some(node), draft })
 }
 
 /// Whether a text can name a provider: it stands in URLs and store keys.
@@ -94,16 +123,42 @@ pub(super) fn check_id(id: &str) -> Result<(), &'static str> {
 }
 
 impl Definition {
-    pub(super) fn of(id: &str, found: &Found) -> Definition {
+    /// What a definition tells of itself.
+    pub(super) fn of(id: &str, found: &Found, sources: &Sources<'_>, problems: &Problems) -> Definition {
+        let draft = &found.parsed(id, sources, problems).draft;
         Definition {
             id: id.into(),
-            display_name: found.draft.display_name.clone().unwrap_or_else(|| id.into()),
-            category: found.draft.category.clone().unwrap_or_else(|| "other".into()),
-            verified: found.draft.verified.unwrap_or(Verified::Partial),
+            display_name: draft.display_name.clone().unwrap_or_else(|| id.into()),
+            category: draft.category.clone().unwrap_or_else(|| "other".into()),
+            modes: modes(draft),
+            inputs: draft.dialect.inputs.clone(),
+            warnings: lint::odd_category(draft.category.as_deref()).into_iter().collect(),
+            verified: draft.verified.unwrap_or(Verified::Partial),
             file: found.file.clone(),
-            text: found.text.clone(),
+            text: found.text.as_ref().into(),
         }
     }
+}
+
+/// The ways to a connection that a definition opens.
+fn modes(draft: &Draft) -> Vec<&'static str> {
+    let mut all = Vec::new();
+    match draft.asks.unwrap_or_default() {
+        Asks::ApiKey => all.push("api_key"),
+        Asks::Password => all.push("password"),
+        Asks::Consent => {}
+    }
+    let discovered = draft.issuer.is_some();
+    if draft.authorize_url.is_some() || (discovered && all.is_empty()) {
+        all.push("code");
+    }
+    if draft.device_authorization_url.is_some() {
+        all.push("device");
+    }
+    if !all.contains(&"api_key") && !all.contains(&"password") && (draft.token_url.is_some() || discovered) {
+        all.push("app");
+    }
+    all
 }
 
 #[cfg(test)]
@@ -112,9 +167,15 @@ mod tests {
     use crate::provider::{ClientAuth, Lifetime, Pkce};
     use std::time::Duration;
 
-    fn built_in() -> Definitions {
+    fn drafts(folder: &Path, problems: &Problems) -> BTreeMap<Box<str>, Draft> {
+        let sources = Sources::new(&|_| None, folder);
+        let all = gather(folder, &sources, problems);
+        all.iter().map(|(id, found)| (id.clone(), found.parsed(id, &sources, problems).draft.clone())).collect()
+    }
+
+    fn built_in() -> BTreeMap<Box<str>, Draft> {
         let problems = Problems::default();
-        let all = gather(Path::new("/nonexistent"), &Sources::new(&|_| None, Path::new("/")), &problems);
+        let all = drafts(Path::new("/nonexistent"), &problems);
         let (errors, _) = problems.take(&[]);
         assert!(errors.is_empty(), "{errors:?}");
         all
@@ -124,18 +185,18 @@ mod tests {
     fn every_built_in_definition_is_whole() {
         let all = built_in();
         for id in ["box", "dropbox", "github", "google", "microsoft", "sandbox"] {
-            let draft = &all[id].draft;
+            let draft = &all[id];
             assert!(draft.authorize_url.is_some() && draft.token_url.is_some(), "{id}");
             assert!(draft.display_name.is_some() && draft.category.is_some() && draft.default_expires_in.is_some(), "{id}");
             assert!(draft.client_auth.is_some() && draft.pkce.is_some() && draft.verified.is_some(), "{id}");
-            assert!(!draft.token_hosts.is_empty(), "{id}");
+            assert!(!draft.token_hosts.allowed.is_empty(), "{id}");
         }
-        let google = &all["google"].draft;
+        let google = &all["google"];
         assert_eq!((google.pkce, google.client_auth), (Some(Pkce::S256), Some(ClientAuth::Body)));
         assert_eq!(google.authorize_params.len(), 2);
         assert_eq!(google.default_expires_in, Some(Lifetime::For(Duration::from_secs(3600))));
-        assert!(!google.token_hosts.iter().any(|host| host.takes("1.2.3.4.bc.googleusercontent.com", 443)));
-        assert_eq!(all["github"].draft.default_expires_in, Some(Lifetime::Never));
+        assert!(!google.token_hosts.allowed.iter().any(|host| host.takes("1.2.3.4.bc.googleusercontent.com", 443)));
+        assert_eq!(all["github"].default_expires_in, Some(Lifetime::Never));
     }
 
     #[test]
@@ -145,9 +206,9 @@ mod tests {
         std::fs::write(folder.path().join("bad.yaml"), "token_url: http://t.example.com/\nauthorise_url: x\nrevoke_url: https://a.b/#c\n")
             .expect("written");
         let problems = Problems::default();
-        let all = gather(folder.path(), &Sources::new(&|_| None, folder.path()), &problems);
-        assert_eq!(all["google"].draft.display_name.as_deref(), Some("Mine"));
-        assert!(all["google"].draft.authorize_url.is_none(), "whole files, not keys");
+        let all = drafts(folder.path(), &problems);
+        assert_eq!(all["google"].display_name.as_deref(), Some("Mine"));
+        assert!(all["google"].authorize_url.is_none(), "whole files, not keys");
         let shown: Vec<String> = problems.take(&[]).0.iter().map(ToString::to_string).collect();
         assert_eq!(shown.len(), 3, "{shown:?}");
         assert!(shown[0].contains("bad.yaml:1:12: expected an https:// URL, found `http://t.example.com/`"), "{shown:?}");

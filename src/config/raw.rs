@@ -5,9 +5,11 @@
 
 #![expect(dead_code, reason = "never built: their fields and comments are the schema")]
 
+mod definition;
 mod mint;
 mod scalars;
 
+use definition::{Attach, Definition, DefinitionKeys};
 use mint::{JwtBearer, TokenExchange};
 use scalars::*;
 use schemars::{JsonSchema, Schema};
@@ -205,96 +207,6 @@ struct Provider {
     token_exchange: Option<TokenExchange>,
     #[schemars(flatten)]
     definition_keys: DefinitionKeys,
-}
-
-/// What `providers/ID.yaml` says of a provider.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Definition {
-    /// The client's id, where all use the same one.
-    client_id: Option<Text>,
-    #[schemars(flatten)]
-    keys: DefinitionKeys,
-}
-
-#[derive(JsonSchema)]
-struct DefinitionKeys {
-    /// The provider's name for people.
-    display_name: Option<Text>,
-    /// Groups it on the connect page: `storage`, `productivity` …
-    category: Option<Text>,
-    /// Where the end user consents (RFC 6749 §3.1). https only, unless the host is loopback; so for every URL here.
-    authorize_url: Option<Url>,
-    /// Where codes and refresh tokens become tokens (RFC 6749 §3.2).
-    token_url: Option<Url>,
-    /// Where a token is revoked (RFC 7009).
-    revoke_url: Option<Url>,
-    /// Where the device flow begins (RFC 8628).
-    device_authorization_url: Option<Url>,
-    /// Where the authorization request is pushed (RFC 9126).
-    par_url: Option<Url>,
-    /// Who issues the tokens, exactly as the provider writes it. URLs that are not said here are discovered from it (RFC 8414), and `iss` and id tokens are checked against it.
-    issuer: Option<Url>,
-    /// `S256` by default; `none` only for a provider that refuses it (RFC 7636).
-    pkce: Option<Pkce>,
-    /// What the tokens are for: absolute URIs, sent with each request for tokens (RFC 8707).
-    resource: Option<Vec<Text>>,
-    /// What connecting asks of the end user: `consent` at the provider by default, or an `api_key` or `password` typed on the connect page.
-    credential: Option<Credential>,
-    /// How the client proves itself at the token endpoint: `basic` by default, in the form `body`, or by an assertion signed with `client_key` (`private_key_jwt`).
-    client_auth: Option<ClientAuth>,
-    /// What to ask for.
-    scopes: Option<Vec<Text>>,
-    /// What stands between scopes; a space by default.
-    scope_separator: Option<Text>,
-    /// More parameters of the authorization request. A registration's join the definition's.
-    authorize_params: Option<BTreeMap<String, Text>>,
-    /// More parameters of each token request.
-    token_params: Option<BTreeMap<String, Text>>,
-    /// How the token goes on a call; `bearer` by default.
-    attach: Option<Attach>,
-    /// The only hosts its tokens may be sent to, with the port where it is not 443; `*.example.com` for all sub-domains.
-    token_hosts: Option<Vec<Text>>,
-    /// The life of a token whose answer names none, or `never`.
-    default_expires_in: Option<Lifetime>,
-    /// When tokens are refreshed.
-    refresh: Option<Refresh>,
-    /// Refresh a grant that was not used for so long, because it would die of disuse.
-    keep_alive: Option<Span>,
-    /// How far these facts were checked.
-    verified: Option<Verified>,
-}
-
-/// When tokens are refreshed.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Refresh {
-    /// How long before its end a token is refreshed in the background; by default the smaller of 5 min and a fifth of its life.
-    margin: Option<Span>,
-    /// A token younger than this is not refreshed because an upstream said 401; 30 s by default.
-    min_age: Option<Span>,
-    /// Refresh within the margin without waiting for a call.
-    ahead: Option<Flag>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(untagged)]
-enum Attach {
-    /// `Authorization: Bearer TOKEN`, or the token as HTTP Basic credentials.
-    Word(AttachWord),
-    Place(AttachPlace),
-}
-
-/// Where the token stands: exactly one of these.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct AttachPlace {
-    /// `Authorization: WORD TOKEN`.
-    scheme: Option<Text>,
-    /// The bare token in this header.
-    header: Option<Text>,
-    /// The token as this query parameter, for providers that take it nowhere else.
-    query: Option<Text>,
 }
 
 /// A rule: which requests it takes, which upstream URL they become, whose token they carry.

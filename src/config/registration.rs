@@ -1,15 +1,16 @@
 //! `providers:` of `routes.yaml`: each entry merged with the definition it uses.
 
-use super::definition::Draft;
+use super::definition::{Draft, Reading, lint, overlay};
 use super::error::{At, did_you_mean};
 use super::exchange;
 use super::fields::{Fields, Problems, Shape};
 use super::mint;
 use super::node::{Key, Node};
 use super::providers::{Definitions, check_id};
+use super::sources::Sources;
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
-use crate::provider::{Asks, ClientAuth, Dialect, EndpointUrl, JwtKey, Mint, Pkce, Registration, Verified};
+use crate::provider::{Asks, ClientAuth, EndpointUrl, JwtKey, Mint, Pkce, Registration, Verified};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub(super) fn read(
     entries: &[(Key, Node)],
     definitions: &Definitions,
     missing: &Missing,
+    sources: &Sources<'_>,
     problems: &Problems,
 ) -> BTreeMap<Arc<str>, Arc<Registration>> {
     let mut all = BTreeMap::new();
@@ -33,7 +35,7 @@ pub(super) fn read(
         }
         let before = problems.count();
         let missing = missing.get(&key.text).map(Vec::as_slice).unwrap_or_default();
-        let registration = one(key, node, &Known { entries, definitions, missing }, problems);
+        let registration = one(key, node, &Known { entries, definitions, missing, sources }, problems);
         if let Some(registration) = registration
             && problems.count() == before
         {
@@ -60,6 +62,7 @@ struct Known<'a> {
     entries: &'a [(Key, Node)],
     definitions: &'a Definitions,
     missing: &'a [String],
+    sources: &'a Sources<'a>,
 }
 
 /// The keys that stand in a registration alone, for they are secrets or name other registrations.
@@ -69,53 +72,55 @@ struct Own {
     mint: Option<Mint>,
 }
 
+/// All that an entry says.
+struct Keys {
+    optional: bool,
+    draft: Draft,
+    bearer: Option<mint::Bearer>,
+    exchange: Option<crate::provider::Exchange>,
+    client_secret: Option<Secret>,
+    client_key: Option<JwtKey>,
+}
+
+impl Keys {
+    fn read(fields: &Fields<'_>, id: &str, entries: &[(Key, Node)], reading: Reading) -> Keys {
+        let _taken_before = fields.get("use");
+        Keys {
+            optional: fields.flag("optional").unwrap_or(false),
+            draft: Draft::read(fields, reading),
+            bearer: mint::jwt_bearer(fields),
+            exchange: mint::token_exchange(fields, id, entries),
+            client_secret: fields.text("client_secret").filter(|secret| !secret.is_empty()).map(Secret::new),
+            client_key: mint::key(fields, "client_key", "client_key_id", "client_key_algorithm"),
+        }
+    }
+}
+
 fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option<Registration> {
-    let Known { entries, definitions, missing } = *known;
-    let fields = Fields::open(node, PROVIDER, problems)?;
-    let optional = fields.flag("optional").unwrap_or(false);
-    let use_node = fields.get("use");
-    let mine = Draft::read(&fields);
-    let bearer = mint::jwt_bearer(&fields);
-    let exchange = mint::token_exchange(&fields, &key.text, entries);
-    let client_secret = fields.text("client_secret").filter(|secret| !secret.is_empty()).map(Secret::new);
-    let client_key = mint::key(&fields, "client_key", "client_key_id", "client_key_algorithm");
+    let Known { entries, missing, .. } = *known;
+    let Some((definition, whole)) = with_definition(key, node, known, problems) else {
+        // Its own faults are told in the same breath.
+        let fields = Fields::open(node, PROVIDER, problems)?;
+        let _unused = Keys::read(&fields, &key.text, entries, Reading::Alone);
+        fields.finish();
+        return None;
+    };
+    let fields = Fields::open(&whole, PROVIDER, problems)?;
+    // What is not filled in may be just what one that is off lacks.
+    let reading = if is_optional(&whole) && !missing.is_empty() { Reading::Definition } else { Reading::Whole };
+    let Keys { optional, mut draft, bearer, exchange, client_secret, client_key } = Keys::read(&fields, &key.text, entries, reading);
     // A key that is there but gave nothing had its fault told already.
     let there = |names: &[&str]| names.iter().any(|name| fields.peek(name).is_some());
     let (has_client_id, has_client_key, has_mint) =
         (there(&["client_id"]), there(&["client_key"]), there(&["jwt_bearer", "token_exchange"]));
     let has_token_url = there(&["token_url", "issuer", "jwt_bearer"]);
-    let in_place = there(&["token_url", "authorize_url", "issuer", "credential"]) || has_mint;
     let credential_at = fields.at_key("credential");
     let (client_auth_at, client_key_at) = (fields.at_key("client_auth"), fields.at_key("client_key"));
     if there(&["jwt_bearer"]) && there(&["token_exchange"]) {
         fields.say(fields.at_key("token_exchange"), "a provider has one of `jwt_bearer` and `token_exchange`", None);
     }
-    let (at, problems) = (fields.at, fields.problems);
+    let at = fields.at;
     fields.finish();
-
-    let base_id = match use_node {
-        Some(node) => Some((super::scalar::text(node, problems)?, &node.at)),
-        None if definitions.contains_key(&*key.text) => Some((&*key.text, &key.at)),
-        None => None,
-    };
-    let base = match base_id {
-        Some((id, at)) => match definitions.get(id) {
-            Some(found) => found.draft.clone(),
-            None => {
-                let message = format!("no provider definition is called {}", use_node.map_or_else(|| format!("`{id}`"), Node::found));
-                problems.say(at, message, did_you_mean(id, ids(definitions)));
-                return None;
-            }
-        },
-        None if in_place => Draft::default(),
-        None => {
-            let hint = did_you_mean(&key.text, ids(definitions))
-                .unwrap_or_else(|| "name one with `use:`, or write `authorize_url`, `token_url` and `token_hosts` here".into());
-            problems.say(&key.at, format!("no provider definition is called `{}`", key.text), Some(hint));
-            return None;
-        }
-    };
-    let mut draft = mine.over(base);
     let mint = minted(bearer, exchange, &mut draft);
     let typed = draft.asks.is_some_and(|asks| asks != Asks::Consent);
     if typed && has_mint {
@@ -131,13 +136,50 @@ fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option
         problems.warn(format!("provider `{}` has no client_id: it carries imported tokens, but can neither connect nor refresh", key.text));
     }
     proof(off.is_some(), draft.client_auth, (client_auth_at, client_key_at), has_client_key, problems);
-    Some(build(key, base_id.map_or(&*key.text, |(id, _)| id), draft, Own { client_secret, client_key, mint }, off))
+    let is_used = off.is_none() && draft.client_id.is_some() && !typed && !has_mint;
+    let (category, pkce) = (draft.category.clone(), draft.pkce);
+    let registration = build(key, &definition, draft, Own { client_secret, client_key, mint }, off);
+    let weak_pkce = lint::weak_pkce(pkce).filter(|_| is_used && !registration.proves_itself());
+    for warning in lint::odd_category(category.as_deref()).into_iter().chain(weak_pkce) {
+        problems.warn(format!("provider `{}`: {warning}", key.text));
+    }
+    Some(registration)
+}
+
+/// The id of the definition that an entry uses, and the entry's keys over its. `None`, and told, where there is none that could be used.
+fn with_definition(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option<(Box<str>, Node)> {
+    let definitions = known.definitions;
+    let use_node = overlay::under(node, "use");
+    let base_id = match use_node {
+        Some(node) => Some((super::scalar::text(node, problems)?, &node.at)),
+        None if definitions.contains_key(&*key.text) => Some((&*key.text, &key.at)),
+        None => None,
+    };
+    let Some((id, at)) = base_id else {
+        let names = ["token_url", "authorize_url", "issuer", "credential", "jwt_bearer", "token_exchange"];
+        if names.iter().any(|name| overlay::under(node, name).is_some()) {
+            return Some((key.text.as_str().into(), node.clone()));
+        }
+        let hint = did_you_mean(&key.text, ids(definitions))
+            .unwrap_or_else(|| "name one with `use:`, or write `authorize_url`, `token_url` and `token_hosts` here".into());
+        problems.say(&key.at, format!("no provider definition is called `{}`", super::node::shown(&key.text)), Some(hint));
+        return None;
+    };
+    let Some(found) = definitions.get(id) else {
+        let message = format!("no provider definition is called {}", use_node.map_or_else(|| format!("`{id}`"), Node::found));
+        problems.say(at, message, did_you_mean(id, ids(definitions)));
+        return None;
+    };
+    let tree = found.parsed(id, known.sources, problems).tree.as_ref()?;
+    Some((id.into(), overlay::over(node, tree)))
 }
 
 /// Tells a key without the word that uses it, and the word without a key.
 fn proof(is_off: bool, client_auth: Option<ClientAuth>, (auth_at, key_at): (&At, &At), has_key: bool, problems: &Problems) {
-    let by_key = client_auth == Some(ClientAuth::PrivateKeyJwt);
-    if by_key && !has_key && !is_off {
+    let is_signed = client_auth == Some(ClientAuth::PrivateKeyJwt);
+    // What else a key of `secret_jwt` needs is told where its own keys are read.
+    let by_key = is_signed || client_auth == Some(ClientAuth::SecretJwt);
+    if is_signed && !has_key && !is_off {
         let hint = "write `client_key: ${file:./key.pem}`; its public half is registered at the provider";
         problems.say(auth_at, "`client_auth: private_key_jwt` needs `client_key`", Some(hint.into()));
     }
@@ -150,7 +192,7 @@ fn proof(is_off: bool, client_auth: Option<ClientAuth>, (auth_at, key_at): (&At,
 /// What the two sections became, with what a service account's file says of the endpoint and of the scopes' place.
 fn minted(bearer: Option<mint::Bearer>, exchange: Option<crate::provider::Exchange>, draft: &mut Draft) -> Option<Mint> {
     let Some(mint::Bearer { mut bearer, token_url, claims_scopes }) = bearer else { return exchange.map(Mint::Exchange) };
-    draft.token_url = draft.token_url.take().or(token_url);
+    draft.token_url = draft.token_url.take().or(token_url.map(EndpointUrl::Fixed));
     if claims_scopes && let Some(scopes) = draft.scopes.as_ref().filter(|scopes| !scopes.is_empty()) {
         bearer.claims.push(("scope".into(), scopes.join(draft.scope_separator.as_deref().unwrap_or(" ")).into()));
     }
@@ -173,13 +215,20 @@ fn off(optional: bool, lacks_client_id: bool, missing: &[String]) -> Option<Box<
 
 fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<str>>) -> Registration {
     let Own { client_secret, client_key, mint } = own;
-    let refresh = draft.refresh();
-    let client_auth = match draft.client_auth {
-        Some(ClientAuth::PrivateKeyJwt) => ClientAuth::PrivateKeyJwt,
+    let proof = |told: Option<ClientAuth>| match told {
+        Some(by_key @ (ClientAuth::PrivateKeyJwt | ClientAuth::SecretJwt | ClientAuth::Mtls)) => by_key,
         // Without a secret there is nothing to prove: a public client, whatever its definition would have it send.
+        _ if client_secret.is_none() && draft.public_basic => ClientAuth::Basic,
         _ if client_secret.is_none() => ClientAuth::None,
         told => told.unwrap_or(ClientAuth::Basic),
     };
+    let client_auth = proof(draft.client_auth);
+    let mut dialect = draft.dialect;
+    let calls = &mut dialect.calls;
+    let shapes = [&mut calls.code, &mut calls.refresh, &mut calls.app, &mut calls.device, &mut calls.poll, &mut calls.revoke];
+    for shape in shapes.into_iter().chain(&mut calls.extend) {
+        shape.client_auth = shape.client_auth.map(|told| proof(Some(told)));
+    }
     let asks = draft.asks.unwrap_or_default();
     // A user name and password are HTTP Basic's unless the definition says otherwise (RFC 7617).
     let attach = draft.attach.unwrap_or(if asks == Asks::Password { Scheme::Basic } else { Scheme::Bearer });
@@ -195,11 +244,11 @@ fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<st
         asks,
         mint,
         resource: draft.resource.unwrap_or_default(),
-        authorize_url: draft.authorize_url.map(EndpointUrl::from),
-        token_url: draft.token_url.map(EndpointUrl::from),
-        revoke_url: draft.revoke_url.map(EndpointUrl::from),
-        device_authorization_url: draft.device_authorization_url.map(EndpointUrl::from),
-        par_url: draft.par_url.map(EndpointUrl::from),
+        authorize_url: draft.authorize_url,
+        token_url: draft.token_url,
+        revoke_url: draft.revoke_url,
+        device_authorization_url: draft.device_authorization_url,
+        par_url: draft.par_url,
         issuer: draft.issuer,
         pkce: draft.pkce.unwrap_or(Pkce::S256),
         client_auth,
@@ -208,11 +257,13 @@ fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<st
         authorize_params: draft.authorize_params,
         token_params: draft.token_params,
         attach,
-        token_hosts: draft.token_hosts,
+        token_hosts: draft.token_hosts.allowed,
+        token_hosts_per_connection: draft.token_hosts.per_connection,
+        token_hosts_denied: draft.token_hosts.denied,
         default_expires_in: draft.default_expires_in,
-        refresh,
+        refresh: draft.refresh,
         keep_alive: draft.keep_alive,
         verified: draft.verified.unwrap_or(Verified::Full),
-        dialect: Dialect::default(),
+        dialect,
     }
 }

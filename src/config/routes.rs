@@ -129,7 +129,7 @@ fn read_route(fields: &Fields<'_>, known: &Known<'_>, captures: Option<&[&str]>,
     if let Some(registration) = provider.as_ref().filter(|_| act_as == ActAs::App) {
         check_app(registration, fields);
     }
-    let own_attach = fields.get("attach").and_then(|node| definition::attach(node, problems));
+    let own_attach = fields.get("attach").and_then(|node| definition::attach::read(node, problems));
     let allow_plain_http = fields.flag("allow_plain_http").unwrap_or(false);
     let upstream_node = fields.need("upstream");
     let target = upstream_node.and_then(|node| upstream_url::read(node, allow_plain_http, problems));

@@ -29,6 +29,36 @@ providers:
     client_key_algorithm: ES256
   robot: {credential: consent, jwt_bearer: {key: "${KEY}", issuer: me, claims: {a: b}}, token_url: https://login.example.com/token}
   other: {client_id: o, client_key: "${KEY}", client_auth: private_key_jwt, issuer: https://o.example.com, token_exchange: {from: work, subject_token_type: jwt, audience: [a]}}
+  shop:
+    use: microsoft
+    client_id: s
+    public_client: basic
+    pkce: S256_hex
+    issuers: ["https://login.example.com/*/v2.0"]
+    redirect_uri: Acme-Acme-PRD-1
+    scope_groups: {user: user_scope}
+    token_params: {sig: "{sha256:client_secret|code}"}
+    calls:
+      authorize: {rename: {client_id: key}, omit: [scope], params: {type: web}, fragment: redirect}
+      token: {method: GET, body: json, client_auth: basic_raw, headers: {X-A: "{client_id}"}}
+      code: {url: "https://{shop}/token"}
+      refresh: {}
+      app: {}
+      extend: {params: {t: "{access_token}"}}
+      device: {}
+      poll: {}
+      revoke: {method: DELETE, params: {access_token: "{token}"}}
+    reply:
+      {at: data, access_token: a, refresh_token: b, token_type: c, expires_in: d.0, expires_at: e, expires_in_unit: ms, refresh_expires_in: f, scope: g, also: [{account: user, at: u}]}
+    errors: {at: [a.0.b], passing: [x], ends_grant: [40030, {status: 401, says: no, code: a, member: s, equals: 503}], client: [y]}
+    callback: {code: a, code_suffix: '#_', error: e, denied: [no, "denied="], state: cookie, hmac: hmac, scope: s}
+    device: {rename: {device_code: code}, pending: [a], slow_down: [b], denied: [c], expired: [d]}
+    inputs: {shop: {label: Shop, example: a, suffix: .b, kind: host, hosts: ["*.example.com"], value: a.example.com}}
+    metadata: {realm: callback.realmId, at: {from: reply.at, kind: origin, hosts: ["*.example.com"], required: true}}
+    lookups: [{url: "https://api.example.com/me", attach: {scheme: OAuth}, metadata: {dc: dc}}]
+    api: {headers: {A: "1"}, set_headers: {B: "{realm}"}, query: {v: 1}, set_query: {w: "{realm}"}}
+    expired_when: [{status: 400, member: error.code, equals: "190"}]
+    refresh: {by: access_token, replay: true, not_before: 9m, expected: true}
 routes:
   - match: /a
     provider: google

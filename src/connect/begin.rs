@@ -159,13 +159,13 @@ impl Connect {
         let (state, cookie) = (new_text(&session.handle), Secret::new(random_token()));
         let scopes = self.scopes(session, registration).await?;
         // 256 random bits are 43 characters, the least that RFC 7636 §4.1 allows.
-        let verifier = (registration.pkce == Pkce::S256).then(|| Secret::new(random_token()));
+        let verifier = (registration.pkce != Pkce::None).then(|| Secret::new(random_token()));
         let nonce = wants_nonce(registration, &scopes).then(|| Secret::new(random_token()));
         // A registered name in its place is sent as it is (Q12).
         let redirect_uri = registration.dialect.redirect_uri.as_deref().map_or_else(|| self.redirect_uri(&registration.id), str::to_owned);
         let mut metadata = session.metadata.clone();
         metadata.extend(values.iter().map(|(name, value)| (name.clone(), value.as_str().into())));
-        let challenge = verifier.as_ref().map(challenge);
+        let challenge = verifier.as_ref().map(|verifier| challenge(registration.pkce, verifier));
         let request = AuthorizeRequest {
             redirect_uri: &redirect_uri,
             state: &state,

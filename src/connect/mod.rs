@@ -36,7 +36,7 @@ use crate::base::secret::Secret;
 use crate::config::{Live, Snapshot};
 use crate::oauth::TokenClient;
 pub use crate::oauth::redirect_uri;
-use crate::provider::{Asks, Registration};
+use crate::provider::{Asks, Pkce, Registration};
 use crate::store::{Records, StoreError};
 use crate::token::Keeper;
 use aws_lc_rs::digest;
@@ -173,9 +173,14 @@ pub fn is_connectable(registration: &Registration) -> bool {
     registration.off.is_none() && (consents && !registration.client_id.is_empty() || registration.asks != Asks::Consent)
 }
 
-/// The S256 challenge of a verifier (RFC 7636 §4.2).
-fn challenge(verifier: &Secret) -> String {
-    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.expose().as_bytes()))
+/// The challenge of a verifier (RFC 7636 §4.2), as the provider reads it.
+fn challenge(pkce: Pkce, verifier: &Secret) -> String {
+    let hash = digest::digest(&digest::SHA256, verifier.expose().as_bytes());
+    match pkce {
+        Pkce::S256 | Pkce::None => URL_SAFE_NO_PAD.encode(hash),
+        Pkce::S256Hex => hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        Pkce::Plain => verifier.expose().to_owned(),
+    }
 }
 
 impl std::fmt::Debug for Connect {
@@ -190,7 +195,10 @@ mod tests {
 
     #[test]
     fn the_challenge_is_that_of_rfc_7636_appendix_b() {
-        assert_eq!(challenge(&"dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into()), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        let verifier = Secret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+        assert_eq!(challenge(Pkce::S256, &verifier), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        assert_eq!(challenge(Pkce::S256Hex, &verifier), "13d31e961a1ad8ec2f16b10c4c982e0876a878ad6df144566ee1894acb70f9c3");
+        assert_eq!(challenge(Pkce::Plain, &verifier), "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::reply;
 use super::shape::{Call, lacking};
 use super::values::{Named, Values};
 use super::{TokenClient, TokenError};
-use crate::provider::{CallShape, Registration};
+use crate::provider::{CallShape, Pkce, Registration};
 use url::Url;
 
 /// Longer references are none: they would not fit a browser's URL.
@@ -20,7 +20,7 @@ pub struct AuthorizeRequest<'a> {
     pub redirect_uri: &'a str,
     pub state: &'a str,
     pub scopes: &'a [String],
-    /// The S256 challenge (RFC 7636 §4.2).
+    /// The challenge (RFC 7636 §4.2) as the registration's `pkce` has it.
     pub challenge: Option<&'a str>,
     /// OIDC Core §3.1.2.1; see [`wants_nonce`].
     pub nonce: Option<&'a str>,
@@ -134,7 +134,7 @@ fn pairs(reg: &Registration, request: &AuthorizeRequest<'_>) -> Pairs {
     }
     if let Some(challenge) = request.challenge {
         put(&mut pairs, "code_challenge", challenge);
-        put(&mut pairs, "code_challenge_method", "S256");
+        put(&mut pairs, "code_challenge_method", if reg.pkce == Pkce::Plain { "plain" } else { "S256" });
     }
     if let Some(nonce) = request.nonce {
         put(&mut pairs, "nonce", nonce);

@@ -176,6 +176,8 @@ pub(crate) fn registration(base: &str) -> Registration {
         token_params: vec![("audience".into(), "x y".into())],
         attach: Scheme::Bearer,
         token_hosts: Vec::new(),
+        token_hosts_per_connection: Vec::new(),
+        token_hosts_denied: Vec::new(),
         default_expires_in: None,
         refresh: RefreshPolicy::default(),
         keep_alive: None,

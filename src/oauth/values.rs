@@ -5,14 +5,10 @@
 
 use crate::base::secret::Secret;
 use crate::provider::{EndpointUrl, From, Kind, Registration};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use url::Url;
-
-/// RFC 3986 §2.3: all but the unreserved characters.
-const IN_URL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One connection's values, as far as a call may need them. The default has none.
 #[derive(Clone, Copy, Default)]
@@ -82,14 +78,12 @@ impl<'a> Named<'a> {
         self.values.callback.iter().find(|(name, _)| name == param).map(|(_, value)| value.as_str().into())
     }
 
-    /// As it may stand in a URL.
+    /// As it may stand in a URL, before it is escaped for its place there.
     fn in_url(&self, name: &str) -> Option<Cow<'a, str>> {
         let text = self.text(name)?;
         match kind_of(self.reg, name) {
             Some(kind) if kind.fits_host() => stands(kind, &text).then_some(text),
-            // A dot segment would climb out of its place (RFC 3986 §5.2.4).
-            _ if text.is_empty() || matches!(&*text, "." | "..") => None,
-            _ => Some(utf8_percent_encode(&text, IN_URL).to_string().into()),
+            _ => Some(text),
         }
     }
 

@@ -27,7 +27,7 @@ impl EndpointUrl {
     pub fn url<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Option<Url> {
         let text = match self {
             EndpointUrl::Fixed(url) => return Some(url.clone()),
-            EndpointUrl::PerConnection(text) => text.fill(value)?,
+            EndpointUrl::PerConnection(text) => text.fill(|name| in_url(value(name)?))?,
         };
         let url = Url::parse(&text).ok()?;
         let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
@@ -35,6 +35,22 @@ impl EndpointUrl {
         (plain && secure).then_some(url)
     }
 }
+
+/// A value as it may stand in a URL's host, path or query: no byte of it ends the part that it stands in. `None` for `.` and `..`, which would move
+/// the path. A host and its port stay as they are.
+pub fn in_url(value: Cow<'_, str>) -> Option<Cow<'_, str>> {
+    if matches!(&*value, "" | "." | "..") {
+        return None;
+    }
+    Some(match percent_encoding::utf8_percent_encode(&value, UNRESERVED).into() {
+        Cow::Borrowed(_) => value,
+        Cow::Owned(escaped) => Cow::Owned(escaped),
+    })
+}
+
+/// RFC 3986 §2.3's unreserved characters stay, and the colon before a port.
+const UNRESERVED: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
 impl std::str::FromStr for EndpointUrl {
     type Err = url::ParseError;
@@ -47,5 +63,27 @@ impl std::str::FromStr for EndpointUrl {
 impl From<Url> for EndpointUrl {
     fn from(url: Url) -> Self {
         EndpointUrl::Fixed(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, tenant: &str, expected: Option<&str>) {
+        let url = EndpointUrl::PerConnection(Filled::parse(text).expect(text));
+        let found = url.url(|name| (name == "tenant").then(|| tenant.to_owned().into()));
+        assert_eq!(found.as_ref().map(Url::as_str), expected, "{text} {tenant}");
+    }
+
+    #[test]
+    fn no_value_leaves_the_part_of_the_url_that_it_stands_in() {
+        check("https://{tenant}.example.com/token", "acme", Some("https://acme.example.com/token"));
+        check("https://{tenant}/token", "a.example.com:8443", Some("https://a.example.com:8443/token"));
+        check("https://login.example.com/{tenant}/token", "a/../b?c=d#e", Some("https://login.example.com/a%2F..%2Fb%3Fc%3Dd%23e/token"));
+        check("https://login.example.com/{tenant}/token", "..", None);
+        check("https://login.example.com/{other}/token", "a", None);
+        check("http://{tenant}/token", "a.example.com", None);
+        check("http://{tenant}/token", "127.0.0.1:1", Some("http://127.0.0.1:1/token"));
     }
 }

@@ -4,6 +4,7 @@
 
 mod dialect;
 mod endpoint;
+mod hosts;
 mod key;
 mod place;
 mod text;
@@ -12,13 +13,15 @@ pub use dialect::{
     Also, BodyFormat, CallShape, CallbackRules, Calls, Companions, DeviceRules, Dialect, ErrorRules, Path, RenewBy, Renewal, ReplyMap,
     Sign, StateRule, Unit,
 };
-pub use endpoint::EndpointUrl;
+pub use endpoint::{EndpointUrl, in_url};
+pub use hosts::TokenHost;
 pub use key::{JwtKey, KeyFault};
 pub use place::{Capture, From, Input, Kind, Lookup};
 pub use text::{Filled, FilledFault};
 
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,7 +91,12 @@ pub struct Exchange {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pkce {
+    /// RFC 7636 §4.2: the base64url of the verifier's SHA-256.
     S256,
+    /// The same hash in hex, as one provider reads it.
+    S256Hex,
+    /// The verifier itself: only for a provider that takes nothing better.
+    Plain,
     None,
 }
 
@@ -123,21 +131,13 @@ pub enum Verified {
     Partial,
 }
 
-/// A host (lower case) and port that tokens may be sent to; a leading `*.` takes exactly the host's sub-domains, at any depth.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenHost {
-    pub host: Box<str>,
-    pub port: u16,
-}
-
-impl TokenHost {
-    /// Whether `host` (lower case, no brackets removed) and `port` are taken.
-    pub fn takes(&self, host: &str, port: u16) -> bool {
-        let fits = match self.host.strip_prefix('*') {
-            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            None => *host == *self.host,
-        };
-        fits && port == self.port
+impl Verified {
+    /// The word that `verified` says.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verified::Full => "full",
+            Verified::Partial => "partial",
+        }
     }
 }
 
@@ -175,6 +175,10 @@ pub struct Registration {
     pub token_params: Vec<(Box<str>, Box<str>)>,
     pub attach: Scheme,
     pub token_hosts: Vec<TokenHost>,
+    /// Those with places that a connection's own values fill in (`{subdomain}.zendesk.com`).
+    pub token_hosts_per_connection: Vec<Filled>,
+    /// Hosts that never see a token, whatever the other two say.
+    pub token_hosts_denied: Vec<TokenHost>,
     pub default_expires_in: Option<Lifetime>,
     pub refresh: RefreshPolicy,
     /// Refresh a grant that was not used for so long, because it would die of disuse.
@@ -195,23 +199,21 @@ impl Registration {
         }
     }
 
-    /// Whether this registration's tokens may be sent to that host and port.
+    /// Whether this registration's tokens may be sent to that host and port, whoever's connection it is.
     pub fn token_host_allowed(&self, host: &str, port: u16) -> bool {
-        self.token_hosts.iter().any(|allowed| allowed.takes(host, port))
+        self.token_hosts.iter().any(|allowed| allowed.takes(host, port)) && !self.token_host_denied(host, port)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// The same for one connection, whose own values fill the places in.
+    pub fn token_host_allowed_for<'v>(&self, host: &str, port: u16, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> bool {
+        let is_its_own = || {
+            let mut texts = self.token_hosts_per_connection.iter().filter_map(|text| text.fill(&value));
+            texts.any(|text| TokenHost::parse(&text).is_some_and(|allowed| allowed.takes(host, port)))
+        };
+        self.token_host_allowed(host, port) || (!self.token_host_denied(host, port) && is_its_own())
+    }
 
-    #[test]
-    fn a_wildcard_takes_sub_domains_alone() {
-        let any = TokenHost { host: "*.example.com".into(), port: 443 };
-        assert!(any.takes("a.example.com", 443));
-        assert!(any.takes("a.b.example.com", 443));
-        for (host, port) in [("example.com", 443), ("evilexample.com", 443), ("a.example.com", 8443), ("a.example.com.evil.net", 443)] {
-            assert!(!any.takes(host, port), "{host}:{port}");
-        }
+    fn token_host_denied(&self, host: &str, port: u16) -> bool {
+        self.token_hosts_denied.iter().any(|denied| denied.takes(host, port))
     }
 }

@@ -89,6 +89,33 @@ impl Filled {
         }
     }
 
+    /// The text with those places filled in whose values are known by now. A hash of values stays as it is.
+    pub fn fill_known<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Filled {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for piece in &self.pieces {
+            let text: Cow<'_, str> = match piece {
+                Piece::Text(text) => Cow::Borrowed(text),
+                Piece::Value(name) => match value(name) {
+                    Some(value) => value,
+                    None => {
+                        pieces.push(piece.clone());
+                        continue;
+                    }
+                },
+                Piece::Sha256(_) => {
+                    pieces.push(piece.clone());
+                    continue;
+                }
+            };
+            match pieces.last_mut() {
+                Some(Piece::Text(last)) => *last = format!("{last}{text}").into(),
+                _ if text.is_empty() => {}
+                _ => pieces.push(Piece::Text(text.into())),
+            }
+        }
+        Filled { pieces }
+    }
+
     /// The text with its places filled in; `None` where a value is missing.
     pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Option<String> {
         let mut out = String::new();
@@ -152,6 +179,15 @@ mod tests {
         assert_eq!(hash.len(), 64);
         assert!(hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_eq!(Filled::parse("a{b}{sha256:c|d}").expect("text").names().collect::<Vec<_>>(), ["b", "c", "d"]);
+    }
+
+    #[test]
+    fn known_values_are_filled_in_and_the_others_stay() {
+        let text = Filled::parse("https://{host}/{a}-{b}").expect("text");
+        let some = text.fill_known(|name| (name != "a").then(|| format!("<{name}>").into()));
+        assert_eq!(some, Filled::parse("https://<host>/{a}-<b>").expect("text"));
+        let all = some.fill_known(|name| Some(name.to_owned().into()));
+        assert_eq!(all.fixed(), Some("https://<host>/a-<b>"));
     }
 
     #[test]

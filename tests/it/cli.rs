@@ -162,6 +162,12 @@ fn providers_are_listed_and_shown() {
     let list = run(folder.path(), &["providers", "list"]);
     ended(&list, 0);
     assert!(["google", "microsoft", "sandbox"].iter().all(|id| list.out.contains(id)), "{}", list.out);
+    let google: Vec<&str> = list.out.lines().find(|line| line.starts_with("google ")).expect("a row").split_whitespace().collect();
+    assert_eq!(google, ["google", "Google", "productivity", "code,device,app", "full"]);
+    let json = run(folder.path(), &["providers", "list", "--json"]);
+    let lines: Vec<serde_json::Value> = json.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let google = lines.iter().find(|line| line["id"] == "google").expect("a line");
+    assert_eq!((&google["modes"][0], &google["verified"]), (&"code".into(), &"full".into()));
     let shown = run(folder.path(), &["providers", "show", "google"]);
     ended(&shown, 0);
     assert!(shown.out.contains("token_url: https://oauth2.googleapis.com/token"), "{}", shown.out);

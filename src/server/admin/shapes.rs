@@ -294,6 +294,22 @@ struct Provider {
     redirect_uri: String,
     /// Whether end users can connect to it.
     connectable: bool,
+    category: String,
+    /// How far the facts of its definition were checked: `full` or `partial`.
+    verified: String,
+    /// What connecting asks of the end user besides consent.
+    inputs: Vec<ProviderInput>,
+}
+
+#[derive(JsonSchema)]
+struct ProviderInput {
+    name: String,
+    label: String,
+    example: Option<String>,
+    /// Cut off what is typed.
+    suffix: Option<String>,
+    /// Given by the registration: nobody is asked.
+    value: Option<String>,
 }
 
 /// What a call would become.

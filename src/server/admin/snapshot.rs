@@ -4,6 +4,7 @@ use super::{Admin, Asked, Outcome, Refused};
 use crate::base::problem::Problem;
 use crate::config::ConfigErrors;
 use crate::connect::is_connectable;
+use crate::provider::Input;
 use crate::proxy::explain;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -45,10 +46,12 @@ impl Admin {
             .providers
             .values()
             .map(|provider| {
+                let inputs: Vec<Value> = provider.dialect.inputs.iter().map(input_json).collect();
                 json!({
                     "id": &*provider.id, "definition": provider.definition, "display_name": provider.display_name,
                     "on": provider.off.is_none(), "off_because": provider.off,
                     "redirect_uri": self.connect.redirect_uri(&provider.id), "connectable": is_connectable(provider),
+                    "category": provider.category, "verified": provider.verified.word(), "inputs": inputs,
                 })
             })
             .collect();
@@ -61,6 +64,10 @@ impl Admin {
         let explained = explain::explain(&self.live.snapshot(), &method, value("url").unwrap_or_default())?;
         Ok((StatusCode::OK, explained.to_json()))
     }
+}
+
+fn input_json(input: &Input) -> Value {
+    json!({"name": input.name, "label": input.label, "example": input.example, "suffix": input.suffix, "value": input.value})
 }
 
 fn errors_json(errors: &ConfigErrors) -> Vec<Value> {
