@@ -15,6 +15,7 @@ mod app_tokens;
 mod calls;
 mod cli;
 mod cli_connect;
+mod conformance;
 mod connect;
 mod connect_threats;
 mod headers;
