@@ -3,13 +3,13 @@
 use super::book::Found;
 use super::grant::Gained;
 use super::session::{Attempt, Digest, Phase, Session, cookie_name, new_text};
-use super::{Connect, Landing, Refusal, challenge, is_connectable};
+use super::{Connect, Landing, Refusal, challenge, inputs, is_connectable};
 use crate::base::ids::{ConnectionKey, random_token};
 use crate::base::secret::Secret;
 use crate::config::Snapshot;
-use crate::oauth::{AuthorizeRequest, TokenError, wants_nonce};
-use crate::provider::{Asks, Pkce, Registration};
-use std::collections::HashMap;
+use crate::oauth::{AuthorizeRequest, TokenError, Values, wants_nonce};
+use crate::provider::{Asks, Input, Pkce, Registration};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The longest key, user name or password that is taken from a form.
@@ -33,6 +33,8 @@ pub struct View {
 pub struct Offered {
     pub registration: Arc<Registration>,
     pub scopes: Vec<String>,
+    /// What must be typed first.
+    pub inputs: Vec<Input>,
 }
 
 /// What a form's POST led to.
@@ -64,7 +66,8 @@ impl Connect {
         let mut offers = Vec::new();
         for registration in self.choices(&snapshot, session) {
             let scopes = self.scopes(session, &registration).await?;
-            offers.push(Offered { registration, scopes });
+            let inputs = inputs::open(&registration, &session.metadata);
+            offers.push(Offered { registration, scopes, inputs });
         }
         if offers.is_empty() {
             return Err(Refusal::Refused("none of the providers of this link can be connected to at the moment"));
@@ -81,18 +84,20 @@ impl Connect {
         let mut found = self.open(id, cookies).await?;
         let snapshot = self.live.snapshot();
         let registration = self.chosen(&snapshot, &found.session, form)?;
+        let typed_in = |name: &str| form.get(name).map(Secret::expose);
+        let values = inputs::fill(&registration, &found.session.metadata, typed_in).map_err(|problem| Refusal::Form(problem.into()))?;
         match registration.asks {
-            Asks::Consent => self.send_off(found, &registration).await,
+            Asks::Consent => self.send_off(found, &registration, values).await,
             Asks::ApiKey => {
-                let key = typed(form, "api_key").ok_or(Refusal::Form("Enter the API key."))?;
-                let gained = Gained::typed(key, "api_key");
+                let key = typed(form, "api_key").ok_or(Refusal::Form("Enter the API key.".into()))?;
+                let gained = Gained::typed(key, "api_key", values);
                 self.land_typed(&mut found, &registration, gained).await.map(Begun::Landed)
             }
             Asks::Password => {
                 let user = typed(form, "username").filter(|user| !user.expose().contains(':'));
-                let user = user.ok_or(Refusal::Form("Enter the user name; it holds no colon."))?;
-                let password = typed(form, "password").ok_or(Refusal::Form("Enter the password."))?;
-                let gained = Gained::typed(Secret::new(format!("{}:{}", user.expose(), password.expose())), "basic");
+                let user = user.ok_or(Refusal::Form("Enter the user name; it holds no colon.".into()))?;
+                let password = typed(form, "password").ok_or(Refusal::Form("Enter the password.".into()))?;
+                let gained = Gained::typed(Secret::new(format!("{}:{}", user.expose(), password.expose())), "basic", values);
                 self.land_typed(&mut found, &registration, gained).await.map(Begun::Landed)
             }
         }
@@ -126,9 +131,9 @@ impl Connect {
                 .iter()
                 .find(|registration| *registration.id == *id.expose())
                 .cloned()
-                .ok_or(Refusal::Form("Choose one of the services below.")),
+                .ok_or(Refusal::Form("Choose one of the services below.".into())),
             (None, [only]) => Ok(Arc::clone(only)),
-            (None, _) => Err(Refusal::Form("Choose one of the services below.")),
+            (None, _) => Err(Refusal::Form("Choose one of the services below.".into())),
         }
     }
 
@@ -140,7 +145,8 @@ impl Connect {
             let key = ConnectionKey::new(&registration.id, &session.end_user, &session.account);
             let known = self.records.connection(&key).await?;
             for scope in known.into_iter().flat_map(|keyed| keyed.record.scopes) {
-                if !scopes.contains(&scope) {
+                let is_grouped = |asked: &String| asked.split_once('=').is_some_and(|(_, bare)| bare == scope);
+                if !scopes.contains(&scope) && !scopes.iter().any(is_grouped) {
                     scopes.push(scope);
                 }
             }
@@ -148,14 +154,17 @@ impl Connect {
         Ok(scopes)
     }
 
-    async fn send_off(&self, mut found: Found, registration: &Registration) -> Result<Begun, Refusal> {
+    async fn send_off(&self, mut found: Found, registration: &Registration, values: BTreeMap<String, String>) -> Result<Begun, Refusal> {
         let session = &found.session;
         let (state, cookie) = (new_text(&session.handle), Secret::new(random_token()));
         let scopes = self.scopes(session, registration).await?;
         // 256 random bits are 43 characters, the least that RFC 7636 §4.1 allows.
         let verifier = (registration.pkce != Pkce::None).then(|| Secret::new(random_token()));
         let nonce = wants_nonce(registration, &scopes).then(|| Secret::new(random_token()));
-        let redirect_uri = self.redirect_uri(&registration.id);
+        // A registered name in its place is sent as it is (Q12).
+        let redirect_uri = registration.dialect.redirect_uri.as_deref().map_or_else(|| self.redirect_uri(&registration.id), str::to_owned);
+        let mut metadata = session.metadata.clone();
+        metadata.extend(values.iter().map(|(name, value)| (name.clone(), value.as_str().into())));
         let challenge = verifier.as_ref().map(|verifier| challenge(registration.pkce, verifier));
         let request = AuthorizeRequest {
             redirect_uri: &redirect_uri,
@@ -164,6 +173,7 @@ impl Connect {
             challenge: challenge.as_deref(),
             nonce: nonce.as_ref().map(Secret::expose),
             params: &session.params,
+            values: Values::of(&metadata),
         };
         // Before the session moves: a provider that does not answer a pushed request leaves the link as good as it was.
         let url = self.client.authorization_url(registration, &request).await.map_err(|error| unreachable(registration, &error))?;
@@ -175,6 +185,7 @@ impl Connect {
             nonce,
             redirect_uri: redirect_uri.into(),
             scopes,
+            values,
             parked: None,
         };
         found.session.phase = Phase::Begun(Box::new(attempt));

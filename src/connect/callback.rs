@@ -1,15 +1,18 @@
 //! The browser's way back: the provider's answer is checked, its code spent once, and the browser sent to the app or shown a page.
 
+use super::answer::{self, Params};
 use super::begin::{Cookies, is_bound};
 use super::book::Found;
 use super::grant::Gained;
 use super::links::with_pairs;
-use super::session::{Answer, Attempt, Digest, Outcome, Parked, Phase, Session, cookie_name, handle_in, new_text};
+use super::session::{self, Answer, Attempt, Digest, Outcome, Parked, Phase, Session, cookie_name, handle_in, new_text};
 use super::{Connect, Refusal};
+use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
-use crate::oauth::TokenError;
-use crate::provider::Registration;
-use std::collections::HashMap;
+use crate::oauth::{Grant, TokenError, Values, split_scopes};
+use crate::provider::{Registration, StateRule};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +20,8 @@ use std::time::Duration;
 const PARKED_FOR: Duration = Duration::from_secs(60);
 /// Longer than a token call and the tries to store what it brings.
 const EXCHANGED_WITHIN: Duration = Duration::from_secs(120);
-const CODE_BYTES_MAX: usize = 8 * 1024;
-
-/// The parameters of a callback, each there once.
-pub type Params = HashMap<String, String>;
+/// How many of a browser's cookies are looked at for the one session that a callback without `state` may be of.
+const COOKIES_MAX: usize = 16;
 
 /// Where a browser ends up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +46,15 @@ impl Connect {
     /// # Errors
     /// When the answer is not that of this browser's own, live attempt: nothing changes then, so that whoever is entitled may still come.
     pub async fn callback(&self, provider: &str, params: &Params, cookies: &Cookies) -> Result<Arrival, Refusal> {
-        let state = params.get("state").ok_or(Refusal::Gone)?;
-        let (found, attempt) = self.attempt_of(state, |attempt| attempt.state.fits(state)).await?;
+        let snapshot = self.live.snapshot();
+        let registration = self.registration(&snapshot, provider);
+        let (found, attempt) = match params.get("state") {
+            Some(state) => self.attempt_of(state, |attempt| attempt.state.fits(state)).await?,
+            None => self.attempt_by_cookie(registration.as_deref(), cookies).await?,
+        };
         self.check_way(&found.session, &attempt, provider, cookies)?;
-        self.arrive(found, &attempt, answer(params)).await
+        let answer = answer::read(registration.as_deref(), params)?;
+        self.arrive(found, &attempt, answer).await
     }
 
     /// The rest of a form-POST answer: the browser comes by GET, with its cookie, for what was parked.
@@ -75,9 +81,11 @@ impl Connect {
         if *attempt.provider != *provider {
             return Err(Refusal::Refused("the answer is not of the provider that was asked"));
         }
+        let snapshot = self.live.snapshot();
+        let answer = answer::read(self.registration(&snapshot, provider).as_deref(), params)?;
         let id = new_text(&found.session.handle);
         let until = self.clock.now().plus(PARKED_FOR);
-        attempt.parked = Some(Parked { id: Digest::of(&id), answer: answer(params), until });
+        attempt.parked = Some(Parked { id: Digest::of(&id), answer, until });
         found.session.phase = Phase::Begun(attempt);
         self.advance(&found).await?;
         Ok(id)
@@ -94,6 +102,25 @@ impl Connect {
             }
             _ => Err(Refusal::Gone),
         }
+    }
+
+    /// The one live attempt at this provider among the sessions that the browser has a cookie for, where the provider is known to leave `state`
+    /// out (Q26). Two of them could be mixed up, so that neither is taken.
+    async fn attempt_by_cookie(&self, registration: Option<&Registration>, cookies: &Cookies) -> Result<(Found, Box<Attempt>), Refusal> {
+        let registration =
+            registration.filter(|registration| registration.dialect.callback.state == StateRule::Cookie).ok_or(Refusal::Gone)?;
+        let mut only = None;
+        for handle in cookies.keys().filter_map(|name| session::handle_of_cookie(name)).take(COOKIES_MAX) {
+            let Some(found) = self.by_handle(handle).await? else { continue };
+            let Phase::Begun(attempt) = &found.session.phase else { continue };
+            if *attempt.provider == *registration.id && is_bound(attempt, handle, cookies) {
+                let attempt = attempt.clone();
+                if only.replace((found, attempt)).is_some() {
+                    return Err(Refusal::Refused("the answer does not say which of two attempts it is of"));
+                }
+            }
+        }
+        only.ok_or(Refusal::Gone)
     }
 
     /// The same browser, and the provider that it was sent to (THREATS rows 22 and 23).
@@ -123,14 +150,19 @@ impl Connect {
             tracing::warn!(event = "connect.mixed_up", provider.id = %registration.id, error = %error, "a callback was refused");
             return self.end(&mut found, &registration.id, Outcome::Failed).await;
         }
-        match (answer.error, answer.code) {
-            (Some(error), _) => {
-                let outcome = if is_denial(&error) { Outcome::Denied } else { Outcome::Failed };
-                tracing::info!(provider.id = %registration.id, outcome = outcome.name(), "the provider granted nothing");
-                self.end(&mut found, &registration.id, outcome).await
-            }
-            (None, Some(code)) => self.exchange(found, &registration, attempt, code).await,
-            (None, None) => self.end(&mut found, &registration.id, Outcome::Failed).await,
+        if answer.denied || answer.error.is_some() {
+            let outcome = if answer.denied { Outcome::Denied } else { Outcome::Failed };
+            tracing::info!(provider.id = %registration.id, outcome = outcome.name(), "the provider granted nothing");
+            return self.end(&mut found, &registration.id, outcome).await;
+        }
+        if let Some(name) = &answer.unfit {
+            // Nothing was sent anywhere: neither the code nor the client's secret.
+            tracing::warn!(event = "connect.mixed_up", provider.id = %registration.id, value = %name, "a callback was refused: a value of it is missing or may not stand where the definition has it");
+            return self.end(&mut found, &registration.id, Outcome::Failed).await;
+        }
+        match answer.code.clone() {
+            Some(code) => self.exchange(found, &registration, attempt, code, answer).await,
+            None => self.end(&mut found, &registration.id, Outcome::Failed).await,
         }
     }
 
@@ -140,22 +172,52 @@ impl Connect {
         registration: &Arc<Registration>,
         attempt: &Attempt,
         code: Secret,
+        answer: Answer,
     ) -> Result<Arrival, Refusal> {
         let began = self.clock.now();
+        let mut learnt: BTreeMap<String, Value> =
+            attempt.values.iter().map(|(name, value)| (name.clone(), value.as_str().into())).chain(answer.learnt).collect();
+        let known: BTreeMap<String, Value> = found.session.metadata.clone().into_iter().chain(learnt.clone()).collect();
         let (verifier, nonce) = (attempt.verifier.as_ref(), attempt.nonce.as_ref());
-        let granted = self.client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce).await;
-        match granted {
-            Ok(grant) => {
-                let gained = Gained::granted(grant, &attempt.scopes, began);
-                let handle = found.session.handle.clone();
-                let landing = self.land(&mut found, registration, gained).await?;
-                Ok(Arrival { landing, spent_cookie: cookie_name(&handle) })
-            }
+        let values = Values { callback: &answer.callback, ..Values::of(&known) };
+        let mut grant = match self.client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce, values).await {
+            Ok(grant) => grant,
             Err(error) => {
                 tell_failure(registration, &error);
-                self.end(&mut found, &registration.id, Outcome::Failed).await
+                return self.end(&mut found, &registration.id, Outcome::Failed).await;
             }
+        };
+        if let Some(scope) = &answer.scope {
+            grant.scopes = Some(split_scopes(registration, scope));
         }
+        let known: BTreeMap<String, Value> = known.into_iter().chain(grant.learnt.clone()).collect();
+        let looked_up = self.completed(registration, &grant, &known).await;
+        if let Ok(values) = &looked_up {
+            learnt.extend(values.clone());
+        }
+        let gained = Gained::granted(registration, grant, &attempt.scopes, began, learnt);
+        if looked_up.is_err() {
+            let key = ConnectionKey::new(&registration.id, &found.session.end_user, &found.session.account);
+            self.drop_gained(registration, &key, &gained).await;
+            return self.end(&mut found, &registration.id, Outcome::Failed).await;
+        }
+        let handle = found.session.handle.clone();
+        let landing = self.land(&mut found, registration, gained).await?;
+        Ok(Arrival { landing, spent_cookie: cookie_name(&handle) })
+    }
+
+    /// What else a connection needs before it stands: the values that the reply must hold, and those that are looked up.
+    pub(super) async fn completed(
+        &self,
+        registration: &Registration,
+        grant: &Grant,
+        known: &BTreeMap<String, Value>,
+    ) -> Result<BTreeMap<String, Value>, ()> {
+        if let Some(name) = &grant.lacking {
+            tracing::warn!(event = "connect.failed", provider.id = %registration.id, value = %name, "a grant came without a value that the connection needs, or with one that may not stand there");
+            return Err(());
+        }
+        self.client.look_up(registration, grant, known).await.map_err(|error| tell_failure(registration, &error))
     }
 
     /// Ends the session without a connection.
@@ -183,16 +245,6 @@ pub(super) fn landing(
         }
         None => Landing::Page { provider: provider.to_owned(), end_user: session.end_user.to_string(), outcome, missing_scopes },
     }
-}
-
-fn answer(params: &Params) -> Answer {
-    let text = |name: &str| params.get(name).filter(|text| !text.is_empty() && text.len() <= CODE_BYTES_MAX).cloned();
-    Answer { code: text("code").map(Secret::new), error: text("error"), iss: text("iss") }
-}
-
-/// RFC 6749 §4.1.2.1's word for a person's no, and the others that are in use for it.
-fn is_denial(error: &str) -> bool {
-    ["access_denied", "user_denied", "user_cancelled_login", "user_cancelled_authorize", "user_cancelled"].contains(&error)
 }
 
 fn tell_failure(registration: &Registration, error: &TokenError) {

@@ -6,8 +6,8 @@ use super::session::{Answer, Attempt, Completes, Digest, Granted, Outcome, Parke
 use crate::base::clock::UnixMillis;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
-use crate::store::StoreError;
 use crate::store::codec::{decode_connection, encode_connection};
+use crate::store::{Connection, StoreError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -40,9 +40,20 @@ struct SessionV1 {
 enum PhaseV1 {
     Open,
     Begun(AttemptV1),
-    Exchanging { provider: String },
-    Granted { completion: [u8; 32], key: [String; 3], connection: Text },
-    Ended { provider: Option<String>, outcome: OutcomeV1 },
+    Exchanging {
+        provider: String,
+    },
+    Granted {
+        completion: [u8; 32],
+        key: [String; 3],
+        connection: Text,
+        #[serde(default)]
+        also: Vec<([String; 3], Text)>,
+    },
+    Ended {
+        provider: Option<String>,
+        outcome: OutcomeV1,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,6 +65,8 @@ struct AttemptV1 {
     nonce: Option<Text>,
     redirect_uri: String,
     scopes: Vec<String>,
+    #[serde(default)]
+    values: BTreeMap<String, String>,
     parked: Option<ParkedV1>,
 }
 
@@ -63,6 +76,16 @@ struct ParkedV1 {
     code: Option<Text>,
     error: Option<String>,
     iss: Option<String>,
+    #[serde(default)]
+    denied: bool,
+    #[serde(default)]
+    scope: Option<String>,
+    #[serde(default)]
+    callback: Vec<(String, String)>,
+    #[serde(default)]
+    learnt: BTreeMap<String, Value>,
+    #[serde(default)]
+    unfit: Option<String>,
     until_ms: i64,
 }
 
@@ -83,6 +106,8 @@ struct DeviceV1 {
     scopes: Vec<String>,
     metadata: BTreeMap<String, Value>,
     device_code: Option<Text>,
+    #[serde(default)]
+    user_code: Option<String>,
     interval_ms: u64,
     created_at_ms: i64,
     expires_at_ms: i64,
@@ -164,22 +189,14 @@ fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
             nonce: attempt.nonce.as_ref().map(Text::from),
             redirect_uri: attempt.redirect_uri.to_string(),
             scopes: attempt.scopes.clone(),
-            parked: attempt.parked.as_ref().map(|parked| ParkedV1 {
-                id: parked.id.0,
-                code: parked.answer.code.as_ref().map(Text::from),
-                error: parked.answer.error.clone(),
-                iss: parked.answer.iss.clone(),
-                until_ms: parked.until.0,
-            }),
+            values: attempt.values.clone(),
+            parked: attempt.parked.as_ref().map(parked_to_wire),
         }),
         Phase::Exchanging { provider } => PhaseV1::Exchanging { provider: provider.to_string() },
         Phase::Granted(granted) => {
-            let key = &granted.connection.key;
-            PhaseV1::Granted {
-                completion: granted.completion.0,
-                key: [&key.provider, &key.end_user, &key.account].map(ToString::to_string),
-                connection: Text(Zeroizing::new(STANDARD.encode(&*encode_connection(&granted.connection)?))),
-            }
+            let (key, connection) = connection_to_wire(&granted.connection)?;
+            let also = granted.also.iter().map(connection_to_wire).collect::<Result<_, _>>()?;
+            PhaseV1::Granted { completion: granted.completion.0, key, connection, also }
         }
         Phase::Ended { provider, outcome } => PhaseV1::Ended {
             provider: provider.as_deref().map(str::to_owned),
@@ -193,6 +210,39 @@ fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
     })
 }
 
+fn parked_to_wire(parked: &Parked) -> ParkedV1 {
+    let Answer { code, error, denied, iss, scope, callback, learnt, unfit } = parked.answer.clone();
+    ParkedV1 {
+        id: parked.id.0,
+        code: code.as_ref().map(Text::from),
+        error,
+        iss,
+        denied,
+        scope,
+        callback,
+        learnt,
+        unfit,
+        until_ms: parked.until.0,
+    }
+}
+
+fn parked_from_wire(wire: ParkedV1) -> Parked {
+    let ParkedV1 { id, code, error, iss, denied, scope, callback, learnt, unfit, until_ms } = wire;
+    let answer = Answer { code: code.map(Secret::from), error, denied, iss, scope, callback, learnt, unfit };
+    Parked { id: Digest(id), answer, until: UnixMillis(until_ms) }
+}
+
+fn connection_to_wire(connection: &Connection) -> Result<([String; 3], Text), StoreError> {
+    let key = &connection.key;
+    let key = [&key.provider, &key.end_user, &key.account].map(ToString::to_string);
+    Ok((key, Text(Zeroizing::new(STANDARD.encode(&*encode_connection(connection)?)))))
+}
+
+fn connection_from_wire([provider, end_user, account]: &[String; 3], text: &Text) -> Option<Connection> {
+    let plain = Zeroizing::new(STANDARD.decode(text.0.as_str()).ok()?);
+    decode_connection(ConnectionKey::new(provider, end_user, account), &plain).ok()
+}
+
 fn phase_from_wire(phase: PhaseV1) -> Option<Phase> {
     Some(match phase {
         PhaseV1::Open => Phase::Open,
@@ -204,17 +254,14 @@ fn phase_from_wire(phase: PhaseV1) -> Option<Phase> {
             nonce: attempt.nonce.map(Secret::from),
             redirect_uri: attempt.redirect_uri.into(),
             scopes: attempt.scopes,
-            parked: attempt.parked.map(|parked| Parked {
-                id: Digest(parked.id),
-                answer: Answer { code: parked.code.map(Secret::from), error: parked.error, iss: parked.iss },
-                until: UnixMillis(parked.until_ms),
-            }),
+            values: attempt.values,
+            parked: attempt.parked.map(parked_from_wire),
         })),
         PhaseV1::Exchanging { provider } => Phase::Exchanging { provider: provider.into() },
-        PhaseV1::Granted { completion, key: [provider, end_user, account], connection } => {
-            let plain = Zeroizing::new(STANDARD.decode(connection.0.as_str()).ok()?);
-            let connection = decode_connection(ConnectionKey::new(&provider, &end_user, &account), &plain).ok()?;
-            Phase::Granted(Box::new(Granted { completion: Digest(completion), connection }))
+        PhaseV1::Granted { completion, key, connection, also } => {
+            let connection = connection_from_wire(&key, &connection)?;
+            let also = also.iter().map(|(key, text)| connection_from_wire(key, text)).collect::<Option<_>>()?;
+            Phase::Granted(Box::new(Granted { completion: Digest(completion), connection, also }))
         }
         PhaseV1::Ended { provider, outcome } => Phase::Ended {
             provider: provider.map(Into::into),
@@ -236,6 +283,7 @@ pub(super) fn encode_device(device: &DeviceSession) -> Result<Zeroizing<Vec<u8>>
         scopes: device.scopes.clone(),
         metadata: device.metadata.clone(),
         device_code: device.device_code.as_ref().map(Text::from),
+        user_code: device.user_code.clone(),
         interval_ms: u64::try_from(device.interval.as_millis()).unwrap_or(u64::MAX),
         created_at_ms: device.created_at.0,
         expires_at_ms: device.expires_at.0,
@@ -259,6 +307,7 @@ pub(super) fn decode_device(bytes: &[u8]) -> Option<DeviceSession> {
         scopes: wire.scopes,
         metadata: wire.metadata,
         device_code: wire.device_code.map(Secret::from),
+        user_code: wire.user_code,
         interval: Duration::from_millis(wire.interval_ms),
         created_at: UnixMillis(wire.created_at_ms),
         expires_at: UnixMillis(wire.expires_at_ms),
@@ -315,7 +364,16 @@ mod tests {
     fn sessions_round_trip_in_every_phase() {
         let line = r#"{"provider":"google","end_user":"megan@personalemail.com","access_token":"A","refresh_token":"R"}"#;
         let connection = parse_import(line, UnixMillis(5)).expect("a line");
-        let answer = Answer { code: Some("code".into()), error: None, iss: Some("https://i".into()) };
+        let answer = Answer {
+            code: Some("code".into()),
+            denied: true,
+            iss: Some("https://i".into()),
+            scope: Some("a".into()),
+            callback: vec![("device_id".into(), "D".into())],
+            learnt: BTreeMap::from([("realm".into(), "7".into())]),
+            unfit: Some("host".into()),
+            ..Answer::default()
+        };
         let parked = Parked { id: Digest::of("p"), answer, until: UnixMillis(9) };
         let attempt = Attempt {
             provider: "google".into(),
@@ -325,13 +383,14 @@ mod tests {
             nonce: Some("n".into()),
             redirect_uri: "http://localhost:7071/oauth/callback/google".into(),
             scopes: vec!["a".into()],
+            values: BTreeMap::from([("sub".into(), "acme".into())]),
             parked: Some(parked),
         };
         for phase in [
             Phase::Open,
             Phase::Begun(Box::new(attempt)),
             Phase::Exchanging { provider: "google".into() },
-            Phase::Granted(Box::new(Granted { completion: Digest::of("x"), connection })),
+            Phase::Granted(Box::new(Granted { completion: Digest::of("x"), also: vec![connection.clone()], connection })),
             Phase::Ended { provider: None, outcome: Outcome::Discarded },
         ] {
             let session = session(phase);

@@ -73,9 +73,20 @@ impl Connect {
                 (record.id, record.created_at, record.last_used_at) = (known.record.id, known.record.created_at, known.record.last_used_at);
             }
             let ended = Phase::Ended { provider: Some(key.provider.clone()), outcome: Outcome::Connected };
-            match self.write(found, ended, &key, Some(&record), expect).await {
+            let mut further = Vec::new();
+            for also in &granted.also {
+                let known = self.records.connection(&also.key).await?;
+                let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
+                let mut also = Connection { updated_at: self.clock.now(), ..also.clone() };
+                if let Some(known) = known {
+                    (also.id, also.created_at, also.last_used_at) = (known.record.id, known.record.created_at, known.record.last_used_at);
+                }
+                further.push((also, expect));
+            }
+            match self.write(found, ended, &key, Some(&record), expect, &further).await {
                 Ok(()) => {
                     self.keeper.forget(key.borrow());
+                    further.iter().for_each(|(also, _)| self.keeper.forget(also.key.borrow()));
                     tracing::info!(event = "connection.created", provider.id = %key.provider, connection.id = %record.id, "the app completed a connection");
                     return Ok(record);
                 }
@@ -101,7 +112,7 @@ impl Connect {
             let standing = known.as_ref().filter(|known| known.record.state != State::Pending).map(|known| known.record.clone());
             let shown = known.filter(|known| known.record.state == State::Pending && known.record.id == granted.connection.id);
             let written = match &shown {
-                Some(shown) => self.write(found, ended.clone(), &key, None, Expect::Version(shown.version)).await,
+                Some(shown) => self.write(found, ended.clone(), &key, None, Expect::Version(shown.version), &[]).await,
                 None => {
                     found.session.phase = ended.clone();
                     self.advance(found).await.map(|version| found.version = version)
@@ -115,7 +126,12 @@ impl Connect {
                             revoked: "no",
                             detail: "its tokens are dropped; it is not revoked, for the end user has an active connection that a revocation might end too".to_owned(),
                         },
-                        _ => self.revoke(&granted.connection).await,
+                        _ => {
+                            for also in &granted.also {
+                                self.revoke(also).await;
+                            }
+                            self.revoke(&granted.connection).await
+                        }
                     });
                 }
                 // The pending record was replaced meanwhile: read it anew. If it was the session, the next write says so again.

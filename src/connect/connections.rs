@@ -1,9 +1,10 @@
 //! Connections as operators and back ends handle them: found page by page, imported, exported, refreshed, deleted and revoked (contract §6).
 
 use super::Connect;
+use super::answer::names_in;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
-use crate::oauth::{Revoked, TokenError};
+use crate::oauth::{Revoked, TokenError, Values};
 use crate::provider::Registration;
 use crate::store::{Connection, Expect, State, StoreError};
 use crate::token::KeeperError;
@@ -223,7 +224,10 @@ impl Connect {
         let snapshot = self.live.snapshot();
         match snapshot.providers.get(&*connection.key.provider) {
             None => Revocation::new("no", format!("the provider `{}` is no longer in routes.yaml", connection.key.provider)),
-            Some(registration) => self.revoke_tokens(registration, &connection.access_token, connection.refresh_token.as_ref()).await,
+            Some(registration) => {
+                let values = Values::of(&connection.metadata);
+                self.revoke_tokens(registration, &connection.access_token, connection.refresh_token.as_ref(), values).await
+            }
         }
     }
 
@@ -234,6 +238,7 @@ impl Connect {
         registration: &Registration,
         access_token: &Secret,
         refresh_token: Option<&Secret>,
+        values: Values<'_>,
     ) -> Revocation {
         if registration.off.is_some() {
             return Revocation::new("no", format!("the provider `{}` is off", registration.id));
@@ -247,13 +252,16 @@ impl Connect {
             ),
             Err(error) => Revocation::new("no", format!("{name} did not revoke the grant: {error}")),
         };
-        if let Some(token) = refresh_token {
-            let outcome = self.client.revoke(registration, token, "refresh_token").await;
+        let values = Values { access_token: Some(access_token), ..values };
+        // Some definitions revoke by the access token, and say so by its name.
+        let by_access_token = names_in(&registration.dialect.calls.revoke).any(|name| name == "access_token");
+        if let Some(token) = refresh_token.filter(|_| !by_access_token) {
+            let outcome = self.client.revoke(registration, token, "refresh_token", values).await;
             if !matches!(outcome, Ok(Revoked::Unsupported)) || access_token.is_empty() {
                 return told(&outcome);
             }
         }
-        told(&self.client.revoke(registration, access_token, "access_token").await)
+        told(&self.client.revoke(registration, access_token, "access_token", values).await)
     }
 }
 

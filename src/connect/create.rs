@@ -3,7 +3,7 @@
 use super::book::Found;
 use super::links;
 use super::session::{Completes, Phase, Session, new_id};
-use super::{Connect, ConnectError, is_connectable};
+use super::{Connect, ConnectError, inputs, is_connectable};
 use crate::base::clock::UnixMillis;
 use crate::config::Snapshot;
 use crate::config::error::did_you_mean;
@@ -124,6 +124,9 @@ fn check(snapshot: &Snapshot, new: &NewSession) -> Result<(Box<str>, Duration), 
         return Err(format!("`params` cannot set `{name}`: that is Attaché's own"));
     }
     check_new_metadata(&new.metadata)?;
+    for registration in new.providers.iter().filter_map(|id| snapshot.providers.get(&**id)) {
+        inputs::check_given(registration, &new.metadata)?;
+    }
     let total: usize = new.params.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
         + new.scopes.iter().flatten().map(String::len).sum::<usize>()
         + new.return_url.as_ref().map_or(0, String::len)

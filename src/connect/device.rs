@@ -1,14 +1,15 @@
 //! The device flow (RFC 8628) as the API and the command line have it: a code for the end user, and a task that polls until it is used.
 
+use super::answer::names_in;
 use super::book::{DEVICES, key};
 use super::create::{check_new_metadata, check_provider, check_scopes, check_who};
 use super::grant::{Gained, SAVE_PAUSE, record};
 use super::session::{Digest, handle_in, new_text};
-use super::{Connect, ConnectError, codec};
+use super::{Connect, ConnectError, codec, inputs};
 use crate::base::clock::UnixMillis;
 use crate::base::ids::{ConnectionKey, random_id};
 use crate::base::secret::Secret;
-use crate::oauth::{DevicePoll, Verdict};
+use crate::oauth::{DevicePoll, Values, Verdict};
 use crate::provider::Registration;
 use crate::store::{Expect, SessionWrite, StoreError};
 use serde_json::Value;
@@ -76,6 +77,8 @@ pub struct DeviceSession {
     pub metadata: BTreeMap<String, Value>,
     /// Gone once the session has ended.
     pub device_code: Option<Secret>,
+    /// What the end user types, where the provider wants it back at each poll.
+    pub user_code: Option<String>,
     pub interval: Duration,
     pub created_at: UnixMillis,
     /// The device code's end.
@@ -110,7 +113,16 @@ impl Connect {
         check_scopes(new.scopes.as_deref()).map_err(ConnectError::Invalid)?;
         check_new_metadata(&new.metadata).map_err(ConnectError::Invalid)?;
         let scopes = new.scopes.unwrap_or_else(|| registration.scopes.iter().map(ToString::to_string).collect());
-        let code = self.client.device_authorize(&registration, &scopes).await.map_err(|error| ConnectError::Provider(error.to_string()))?;
+        let mut metadata = new.metadata;
+        let values = inputs::fill(&registration, &metadata, |_| None).map_err(|_| {
+            ConnectError::Invalid(format!("`metadata` must hold what `{}` asks for: {}", registration.id, asked_by(&registration)))
+        })?;
+        metadata.extend(values.into_iter().map(|(name, value)| (name, value.into())));
+        let code = self
+            .client
+            .device_authorize(&registration, &scopes, Values::of(&metadata))
+            .await
+            .map_err(|error| ConnectError::Provider(error.to_string()))?;
         let (now, handle) = (self.clock.now(), random_id("")[1..].to_owned());
         let id = new_text(&handle);
         let device = DeviceSession {
@@ -118,8 +130,9 @@ impl Connect {
             handle: handle.into(),
             key: ConnectionKey::new(&registration.id, &new.end_user, account),
             scopes,
-            metadata: new.metadata,
+            metadata,
             device_code: Some(code.device_code),
+            user_code: names_in(&registration.dialect.calls.poll).any(|name| name == "user_code").then(|| code.user_code.clone()),
             interval: code.interval.min(INTERVAL_MAX),
             created_at: now,
             expires_at: now.plus(code.expires_in.min(LIFE_MAX)),
@@ -190,7 +203,7 @@ impl Connect {
             let registration = self.registration(&snapshot, &device.key.provider);
             let state = match (&registration, &device.device_code) {
                 (Some(_), Some(_)) if self.clock.now() >= device.expires_at => DeviceState::Expired,
-                (Some(registration), Some(code)) => match self.client.device_poll(registration, code).await {
+                (Some(registration), Some(code)) => match self.client.device_poll(registration, code, of(&device)).await {
                     Ok(DevicePoll::Pending) => continue,
                     Ok(DevicePoll::SlowDown) => {
                         device.interval = (device.interval + SLOWER_BY).min(INTERVAL_MAX);
@@ -198,8 +211,16 @@ impl Connect {
                         continue;
                     }
                     Ok(DevicePoll::Granted(grant)) => {
-                        let gained = Gained::granted(grant, &device.scopes, self.clock.now());
-                        self.connect_device(&device, version, registration, &gained).await
+                        let known = device.metadata.clone().into_iter().chain(grant.learnt.clone()).collect();
+                        let looked_up = self.completed(registration, &grant, &known).await;
+                        let is_whole = looked_up.is_ok();
+                        let gained = Gained::granted(registration, grant, &device.scopes, self.clock.now(), looked_up.unwrap_or_default());
+                        if is_whole {
+                            self.connect_device(&device, version, registration, &gained).await
+                        } else {
+                            self.drop_gained(registration, &device.key, &gained).await;
+                            DeviceState::Failed
+                        }
                     }
                     Ok(DevicePoll::Denied) => DeviceState::Denied,
                     Ok(DevicePoll::Expired) => DeviceState::Expired,
@@ -233,11 +254,13 @@ impl Connect {
             for attempt in 0..8u32 {
                 let known = self.records.connection(&device.key).await?;
                 let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
-                let record = record(&device.key, known.map(|known| known.record).as_ref(), gained, &device.metadata);
+                let mut metadata = device.metadata.clone();
+                metadata.extend(gained.learnt.clone());
+                let record = record(&device.key, known.map(|known| known.record).as_ref(), gained, &metadata);
                 let plain = codec::encode_device(&ended)?;
                 let session_key = key(DEVICES, &device.handle);
                 let session = SessionWrite { key: &session_key, expect: Expect::Version(version), value: Some(&plain) };
-                match self.records.land(&device.key, Some(&record), expect, session).await {
+                match self.records.land(&device.key, Some(&record), expect, &[], session).await {
                     Err(StoreError::Conflict) => {}
                     Ok(()) => return Ok(record),
                     Err(_) if attempt < 5 => tokio::time::sleep(SAVE_PAUSE * 2u32.pow(attempt)).await,
@@ -259,4 +282,13 @@ impl Connect {
             }
         }
     }
+}
+
+fn of(device: &DeviceSession) -> Values<'_> {
+    Values { user_code: device.user_code.as_deref(), ..Values::of(&device.metadata) }
+}
+
+fn asked_by(registration: &Registration) -> String {
+    let inputs = registration.dialect.inputs.iter().filter(|input| input.value.is_none());
+    inputs.map(|input| format!("`{}`", input.name)).collect::<Vec<_>>().join(", ")
 }

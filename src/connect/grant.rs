@@ -7,7 +7,7 @@ use super::{Connect, Landing, Refusal, codec};
 use crate::base::clock::UnixMillis;
 use crate::base::ids::{ConnectionKey, random_id, random_token};
 use crate::base::secret::Secret;
-use crate::oauth::Grant;
+use crate::oauth::{Grant, Values, in_group, note_learnt};
 use crate::provider::{Asks, Registration};
 use crate::store::{Connection, Expect, SessionWrite, State, StoreError};
 use serde_json::Value;
@@ -21,6 +21,9 @@ pub(super) const SAVE_PAUSE: Duration = Duration::from_millis(100);
 /// How long the app has at least to complete what came back.
 const COMPLETED_WITHIN: Duration = Duration::from_secs(300);
 
+/// What stands in `last_error` of a connection that cannot be renewed though its definition says it could.
+const NOT_RENEWABLE: &str = "the provider gave no refresh token: the connection ends with its access token";
+
 /// What a connection is made of.
 #[derive(Debug, Clone)]
 pub(super) struct Gained {
@@ -29,24 +32,42 @@ pub(super) struct Gained {
     asked: Vec<String>,
     /// Before the request went out: a token may be older than its arrival, never younger.
     began: UnixMillis,
+    /// What connecting taught besides, for the connection's metadata.
+    pub(super) learnt: BTreeMap<String, Value>,
+    /// Whether the definition promises a refresh token.
+    renewal_expected: bool,
+    /// The further grants of the same reply, each with the account label that follows the first's.
+    also: Vec<(Box<str>, Gained)>,
 }
 
 impl Gained {
-    pub(super) fn granted(grant: Grant, asked: &[String], began: UnixMillis) -> Self {
-        Gained { grant, asked: asked.to_vec(), began }
+    pub(super) fn granted(
+        registration: &Registration,
+        mut grant: Grant,
+        asked: &[String],
+        began: UnixMillis,
+        learnt: BTreeMap<String, Value>,
+    ) -> Self {
+        let renewal_expected = registration.dialect.renewal.expected;
+        // A group of scopes is the further grant's where there is one of its name, else the first's like those of none (Q22, Q34).
+        let further = std::mem::take(&mut grant.also);
+        let of = |group: Option<&str>| in_group(registration, asked, group).into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let groups = registration.dialect.scope_groups.iter().map(|(group, _)| &**group);
+        let firsts = groups.filter(|group| !further.iter().any(|(account, _)| **account == **group));
+        let asked = of(None).into_iter().chain(firsts.flat_map(|group| of(Some(group)))).collect();
+        let also = further.into_iter().map(|(account, grant)| {
+            let asked = of(Some(&account));
+            (account, Gained { grant, asked, began, learnt: learnt.clone(), renewal_expected: false, also: Vec::new() })
+        });
+        let also = also.collect();
+        Gained { grant, asked, began, learnt, renewal_expected, also }
     }
 
     /// A key or a password that a person typed: it does not end by itself.
-    pub(super) fn typed(secret: Secret, token_type: &str) -> Self {
-        let grant = Grant {
-            access_token: secret,
-            refresh_token: None,
-            token_type: token_type.into(),
-            expires_in: None,
-            scopes: None,
-            subject: None,
-        };
-        Gained { grant, asked: Vec::new(), began: UnixMillis::default() }
+    pub(super) fn typed(secret: Secret, token_type: &str, values: BTreeMap<String, String>) -> Self {
+        let grant = Grant { access_token: secret, token_type: token_type.into(), ..Grant::default() };
+        let learnt = values.into_iter().map(|(name, value)| (name, value.into())).collect();
+        Gained { grant, asked: Vec::new(), began: UnixMillis::default(), learnt, renewal_expected: false, also: Vec::new() }
     }
 }
 
@@ -63,8 +84,10 @@ impl Connect {
 
     /// Ends the session with a connection, or, where the app has the last word, with a grant that waits for it.
     pub(super) async fn land(&self, found: &mut Found, registration: &Arc<Registration>, gained: Gained) -> Result<Landing, Refusal> {
-        let session = &found.session;
+        let session = &mut found.session;
         let key = ConnectionKey::new(&registration.id, &session.end_user, &session.account);
+        // With the session from here on, so that a completion that comes later finds them too.
+        session.metadata.extend(gained.learnt.clone());
         let (metadata, completes) = (session.metadata.clone(), session.completes);
         let completion = (completes == Completes::App).then(random_token);
         for attempt in 0..SAVES_MAX {
@@ -75,6 +98,7 @@ impl Connect {
             match written {
                 Ok(record) => {
                     self.keeper.forget(key.borrow());
+                    gained.also.iter().for_each(|(account, _)| self.keeper.forget(further_key(&key, account).borrow()));
                     tell(&record, completion.is_some());
                     return Ok(landing(&found.session, &registration.id, Outcome::Connected, completion.as_deref(), record.missing_scopes));
                 }
@@ -98,7 +122,10 @@ impl Connect {
     /// might end too; a typed secret is the end user's own and is never sent anywhere.
     pub(super) async fn drop_gained(&self, registration: &Registration, key: &ConnectionKey, gained: &Gained) {
         if registration.asks == Asks::Consent && matches!(self.records.connection(key).await, Ok(None)) {
-            self.revoke_tokens(registration, &gained.grant.access_token, gained.grant.refresh_token.as_ref()).await;
+            let metadata: BTreeMap<String, Value> = gained.learnt.clone().into_iter().chain(gained.grant.learnt.clone()).collect();
+            for grant in std::iter::once(&gained.grant).chain(gained.also.iter().map(|(_, also)| &also.grant)) {
+                self.revoke_tokens(registration, &grant.access_token, grant.refresh_token.as_ref(), Values::of(&metadata)).await;
+            }
         }
     }
 
@@ -118,8 +145,15 @@ impl Connect {
         let known = self.records.connection(key).await?;
         let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
         let record = record(key, known.map(|known| known.record).as_ref(), gained, metadata);
+        let mut further = Vec::new();
+        for (account, gained) in &gained.also {
+            let key = further_key(key, account);
+            let known = self.records.connection(&key).await?;
+            let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
+            further.push((self::record(&key, known.map(|known| known.record).as_ref(), gained, metadata), expect));
+        }
         let ended = Phase::Ended { provider: Some(key.provider.clone()), outcome: Outcome::Connected };
-        self.write(found, ended, key, Some(&record), expect).await?;
+        self.write(found, ended, key, Some(&record), expect, &further).await?;
         Ok(record)
     }
 
@@ -141,19 +175,20 @@ impl Connect {
         record.refresh_token = gained.grant.refresh_token.clone();
         // The app gets the time to speak though the end user came back in the last second.
         found.session.expires_at = found.session.expires_at.max(self.clock.now().plus(COMPLETED_WITHIN));
-        let granted = Phase::Granted(Box::new(Granted { completion: Digest::of(completion), connection: record.clone() }));
+        let also = gained.also.iter().map(|(account, gained)| self::record(&further_key(key, account), None, gained, metadata)).collect();
+        let granted = Phase::Granted(Box::new(Granted { completion: Digest::of(completion), connection: record.clone(), also }));
         if standing {
             found.session.phase = granted;
             found.version = self.advance(found).await?;
         } else {
             let pending = Connection { state: State::Pending, ..record.clone() };
             let expect = version.map_or(Expect::Absent, Expect::Version);
-            self.write(found, granted, key, Some(&pending), expect).await?;
+            self.write(found, granted, key, Some(&pending), expect, &[]).await?;
         }
         Ok(record)
     }
 
-    /// The connection and the session's next phase in one write. Without a connection, the one under `key` is deleted.
+    /// The connection, those of further grants, and the session's next phase in one write. Without a connection, the one under `key` is deleted.
     pub(super) async fn write(
         &self,
         found: &mut Found,
@@ -161,12 +196,13 @@ impl Connect {
         connection_key: &ConnectionKey,
         connection: Option<&Connection>,
         expect: Expect,
+        further: &[(Connection, Expect)],
     ) -> Result<(), StoreError> {
         let next = Session { phase, ..found.session.clone() };
         let plain = codec::encode(&next)?;
         let session_key = key(SESSIONS, &next.handle);
         let session = SessionWrite { key: &session_key, expect: Expect::Version(found.version), value: Some(&plain) };
-        self.records.land(connection_key, connection, expect, session).await?;
+        self.records.land(connection_key, connection, expect, further, session).await?;
         (found.session, found.version) = (next, found.version + 1);
         Ok(())
     }
@@ -174,18 +210,22 @@ impl Connect {
 
 /// The record of what was gained. A connection that is made anew stays the same one: its id, its birthday and what the app left with it.
 pub(super) fn record(key: &ConnectionKey, known: Option<&Connection>, gained: &Gained, metadata: &BTreeMap<String, Value>) -> Connection {
-    let Gained { grant, asked, began } = gained;
+    let Gained { grant, asked, began, renewal_expected, .. } = gained;
     let scopes = grant.scopes.clone().unwrap_or_else(|| asked.clone());
     let missing_scopes = asked.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
     let subject = grant.subject.as_deref().map(Value::from);
     let kept = known.filter(|known| is_same_account(known, subject.as_ref())).and_then(|known| known.refresh_token.clone());
-    let all_metadata = metadata_of(known, metadata, subject);
+    let mut all_metadata = metadata_of(known, metadata, subject);
+    note_learnt(&mut all_metadata, grant, *began);
+    let refresh_token = grant.refresh_token.clone().or(kept);
+    // Said where an operator looks, for the definition promises otherwise (Q20).
+    let last_error = (*renewal_expected && refresh_token.is_none()).then(|| NOT_RENEWABLE.to_owned());
     Connection {
         id: known.map_or_else(|| random_id("con").into(), |known| known.id.clone()),
         key: key.clone(),
         state: State::Active,
         access_token: grant.access_token.clone(),
-        refresh_token: grant.refresh_token.clone().or(kept),
+        refresh_token,
         token_type: grant.token_type.clone(),
         obtained_at: *began,
         expires_at: grant.expires_in.map(|life| began.plus(life)),
@@ -195,7 +235,7 @@ pub(super) fn record(key: &ConnectionKey, known: Option<&Connection>, gained: &G
         updated_at: *began,
         last_used_at: known.and_then(|known| known.last_used_at),
         metadata: all_metadata,
-        last_error: None,
+        last_error,
         refresh_failures: 0,
         refresh_not_before: None,
         key_material: None,
@@ -216,7 +256,15 @@ pub(super) fn metadata_of(known: Option<&Connection>, new: &BTreeMap<String, Val
     all
 }
 
+/// The connection of a further grant of the same reply: under the first's account and the grant's own label.
+fn further_key(key: &ConnectionKey, account: &str) -> ConnectionKey {
+    ConnectionKey::new(&key.provider, &key.end_user, &format!("{}:{account}", key.account))
+}
+
 fn tell(record: &Connection, pending: bool) {
+    if let Some(why) = &record.last_error {
+        tracing::warn!(event = "connection.not_renewable", provider.id = %record.key.provider, connection.id = %record.id, "{why}");
+    }
     tracing::info!(
         event = if pending { "connection.pending" } else { "connection.created" },
         provider.id = %record.key.provider,

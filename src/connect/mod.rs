@@ -7,6 +7,7 @@
 //! replicas together; a connection and the end of its session are one write; no text of a provider's reaches a page or a log. Deliberately
 //! absent: any state in memory (a restart between two steps loses nothing), and the implicit and password grants (RFC 9700 §2.1.2, §2.4).
 
+mod answer;
 pub mod begin;
 mod book;
 pub mod callback;
@@ -16,12 +17,14 @@ pub mod connections;
 pub mod create;
 pub mod device;
 mod grant;
+mod inputs;
 pub mod links;
 pub mod session;
 mod sweep;
 
+pub use answer::Params;
 pub use begin::{Begun, Cookies, Offered, View};
-pub use callback::{Arrival, Landing, Params};
+pub use callback::{Arrival, Landing};
 pub use complete::CompleteError;
 pub use connections::{Filter, ListError, Page, Refreshed, Revocation, Written};
 pub use create::{Created, NewSession};
@@ -32,12 +35,14 @@ use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::config::{Live, Snapshot};
 use crate::oauth::TokenClient;
+pub use crate::oauth::redirect_uri;
 use crate::provider::{Asks, Pkce, Registration};
 use crate::store::{Records, StoreError};
 use crate::token::Keeper;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -71,7 +76,7 @@ pub enum Refusal {
     Refused(&'static str),
     /// What was typed on the page is not whole; it may be typed again.
     #[error("the form is not whole: {0}")]
-    Form(&'static str),
+    Form(Cow<'static, str>),
     #[error("the provider cannot be reached")]
     ProviderUnreachable,
     #[error("the store is unavailable")]
@@ -102,6 +107,7 @@ impl Connect {
         live: Arc<Live>,
         public_url: Url,
     ) -> Arc<Self> {
+        client.set_public_url(&public_url);
         Arc::new(Connect { records, client, keeper, clock, live, public_url, control: Handle::current(), working: watch::Sender::new(0) })
     }
 
@@ -159,11 +165,6 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count = count.saturating_sub(1));
     }
-}
-
-/// The redirect URI of a provider under a public URL.
-pub fn redirect_uri(public_url: &Url, provider: &str) -> String {
-    format!("{}/oauth/callback/{provider}", public_url.as_str().trim_end_matches('/'))
 }
 
 /// Whether an end user can connect to it by a page: those whose tokens nobody grants cannot.

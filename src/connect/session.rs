@@ -11,6 +11,8 @@ use subtle::ConstantTimeEq;
 
 /// What stands before the handle in a session's id.
 const PREFIX: &str = "cs_";
+/// What stands before it in its cookie's name.
+const COOKIE: &str = "attache_";
 /// The length of a handle: 128 bits in base64url.
 const HANDLE_LEN: usize = 22;
 
@@ -99,6 +101,8 @@ pub struct Attempt {
     /// What was sent, for it must be sent again byte for byte (RFC 6749 §4.1.3).
     pub redirect_uri: Box<str>,
     pub scopes: Vec<String>,
+    /// What the definition's inputs were filled with, by their names.
+    pub values: BTreeMap<String, String>,
     /// An answer that came by a form POST, which carries no cookie: kept until the same browser fetches it.
     pub parked: Option<Parked>,
 }
@@ -116,7 +120,17 @@ pub struct Parked {
 pub struct Answer {
     pub code: Option<Secret>,
     pub error: Option<String>,
+    /// The error is a person's no.
+    pub denied: bool,
     pub iss: Option<String>,
+    /// The granted scopes, where the definition finds them here.
+    pub scope: Option<String>,
+    /// Parameters that the definition's calls carry on.
+    pub callback: Vec<(String, String)>,
+    /// Values for the connection's metadata, checked.
+    pub learnt: BTreeMap<String, Value>,
+    /// A value that may not stand where the definition has it stand, or a required one that is not there: by its name in the definition.
+    pub unfit: Option<String>,
 }
 
 /// A grant that waits for the app's word.
@@ -125,6 +139,8 @@ pub struct Granted {
     pub completion: Digest,
     /// The connection as it will stand.
     pub connection: Connection,
+    /// Those of the further grants of the same reply.
+    pub also: Vec<Connection>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +216,12 @@ pub fn handle_in(text: &str) -> Option<&str> {
 
 /// The cookie that binds a session to a browser.
 pub fn cookie_name(handle: &str) -> String {
-    format!("attache_{handle}")
+    format!("{COOKIE}{handle}")
+}
+
+/// The handle that a cookie's name holds.
+pub fn handle_of_cookie(name: &str) -> Option<&str> {
+    name.strip_prefix(COOKIE).filter(|handle| handle.len() == HANDLE_LEN)
 }
 
 #[cfg(test)]

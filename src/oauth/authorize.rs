@@ -1,11 +1,13 @@
 //! The authorization request (RFC 6749 §4.1.1): the URL that the end user's browser is sent to, and whose answer comes back.
 
 use super::cache::Missing;
-use super::discovery::{Endpoint, allowed, failed};
+use super::discovery::{Endpoint, allowed, failed, is_issuer};
 use super::form::{Pairs, put, put_resources};
 use super::reply;
+use super::shape::{Call, lacking};
+use super::values::{Named, Values};
 use super::{TokenClient, TokenError};
-use crate::provider::{Pkce, Registration};
+use crate::provider::{CallShape, Pkce, Registration};
 use url::Url;
 
 /// Longer references are none: they would not fit a browser's URL.
@@ -24,6 +26,8 @@ pub struct AuthorizeRequest<'a> {
     pub nonce: Option<&'a str>,
     /// Further parameters of this one request; they go before the registration's, and never before those above.
     pub params: &'a [(String, String)],
+    /// What the definition's texts and URLs may name of this connection.
+    pub values: Values<'a>,
 }
 
 /// Whether an authorization request for these scopes must carry a nonce: it asks for an id token that can be verified. A registration
@@ -40,27 +44,39 @@ impl TokenClient {
     /// # Errors
     /// When the provider has no authorization endpoint, or one of its endpoints that is needed first does not answer.
     pub async fn authorization_url(&self, reg: &Registration, request: &AuthorizeRequest<'_>) -> Result<Url, TokenError> {
-        let endpoint = self.endpoint(reg, Endpoint::Authorization).await?;
-        let endpoint = endpoint.ok_or_else(|| TokenError::cannot("the provider has no authorization endpoint"))?;
-        let pairs = pairs(reg, request);
-        match self.par_endpoint(reg).await? {
-            None => Ok(with(endpoint, &pairs)),
+        let shape = &reg.dialect.calls.authorize;
+        let call = Call { reg, shape, values: request.values, redirect_uri: Some(request.redirect_uri) };
+        let standard = pairs(reg, request);
+        let endpoint = match call.own_url(&standard)? {
+            Some(url) => url,
+            None => self
+                .endpoint(reg, Endpoint::Authorization, request.values)
+                .await?
+                .ok_or_else(|| TokenError::cannot("the provider has no authorization endpoint"))?,
+        };
+        let mut url = match self.par_endpoint(reg, request.values).await? {
+            None => with(endpoint, &call.pairs(&standard)),
             Some(par) => {
-                let request_uri = self.push(reg, &par, pairs).await?;
+                let request_uri = self.push(call, &par, &standard).await?;
                 // RFC 9126 §4: these two alone, for all else was pushed.
                 let pairs = [("client_id".to_owned(), reg.client_id.to_string()), ("request_uri".to_owned(), request_uri)];
-                Ok(with(endpoint, &pairs))
+                with(endpoint, &pairs)
             }
+        };
+        if let Some(fragment) = &shape.fragment {
+            url.set_fragment(Some(fragment.trim_start_matches('#')));
         }
+        Ok(url)
     }
 
-    async fn par_endpoint(&self, reg: &Registration) -> Result<Option<Url>, TokenError> {
-        if let Some(url) = reg.par_url.as_ref().and_then(|url| url.url(|_| None)) {
+    async fn par_endpoint(&self, reg: &Registration, values: Values<'_>) -> Result<Option<Url>, TokenError> {
+        if let Some(url) = &reg.par_url {
+            let url = Named { reg, values, standard: &[], redirect_uri: None }.url(url).ok_or_else(lacking)?;
             allowed(&url)?;
             return Ok(Some(url));
         }
         let (Some(issuer), None) = (&reg.issuer, &reg.authorize_url) else { return Ok(None) };
-        let metadata = self.metadata(issuer).await.map_err(failed)?;
+        let metadata = self.metadata(issuer, &reg.dialect.issuers).await.map_err(failed)?;
         match (&metadata.par, metadata.par_required) {
             (Some(url), true) => Ok(Some(url.clone())),
             (None, true) => Err(TokenError::cannot("the provider requires pushed requests and names no endpoint for them")),
@@ -69,10 +85,11 @@ impl TokenClient {
     }
 
     /// RFC 9126 §2.1.
-    async fn push(&self, reg: &Registration, url: &Url, pairs: Pairs) -> Result<String, TokenError> {
-        let response = self.post(reg, url, pairs).await?;
+    async fn push(&self, call: Call<'_>, url: &Url, standard: &Pairs) -> Result<String, TokenError> {
+        let (pairs, plain) = (call.pairs(standard), CallShape::default());
+        let response = self.post(Call { shape: &plain, ..call }, url, pairs).await?;
         let (status, retry_after) = (response.status().as_u16(), self.retry_after(response.headers()));
-        let members = reply::members(status, response.body()).map_err(|fault| fault.into_error(status, retry_after))?;
+        let members = reply::members(status, response.body(), call.reg).map_err(|fault| fault.into_error(status, retry_after))?;
         let request_uri = members.get("request_uri").and_then(serde_json::Value::as_str);
         let fits = |uri: &&str| !uri.is_empty() && uri.len() <= REQUEST_URI_BYTES_MAX && !uri.chars().any(char::is_control);
         let request_uri = request_uri.filter(fits).ok_or_else(|| TokenError::unusable(status, "no request_uri", retry_after))?;
@@ -87,9 +104,9 @@ impl TokenClient {
         // Whose answer it is cannot be told by `iss` then; that each provider has a redirect URI of its own tells it (RFC 9700 §4.4.2).
         let Some(issuer) = &reg.issuer else { return Ok(()) };
         match iss {
-            Some(iss) if *iss == **issuer => Ok(()),
+            Some(iss) if is_issuer(iss, issuer, &reg.dialect.issuers) => Ok(()),
             Some(_) => Err(TokenError::cannot("the answer is another provider's (`iss`)")),
-            None => match self.metadata(issuer).await {
+            None => match self.metadata(issuer, &reg.dialect.issuers).await {
                 Ok(metadata) if metadata.iss_promised => Err(TokenError::cannot("the answer does not say whose it is (no `iss`)")),
                 Ok(_) => Ok(()),
                 // An issuer that publishes nothing promises nothing.
@@ -107,8 +124,13 @@ fn pairs(reg: &Registration, request: &AuthorizeRequest<'_>) -> Pairs {
     put(&mut pairs, "client_id", &reg.client_id);
     put(&mut pairs, "redirect_uri", request.redirect_uri);
     put(&mut pairs, "state", request.state);
-    if !request.scopes.is_empty() {
-        put(&mut pairs, "scope", &request.scopes.join(&reg.scope_separator));
+    let groups = reg.dialect.scope_groups.iter();
+    for (param, scopes) in std::iter::once(("scope", in_group(reg, request.scopes, None)))
+        .chain(groups.map(|(group, param)| (&**param, in_group(reg, request.scopes, Some(group)))))
+    {
+        if !scopes.is_empty() {
+            put(&mut pairs, param, &scopes.join(&reg.scope_separator));
+        }
     }
     if let Some(challenge) = request.challenge {
         put(&mut pairs, "code_challenge", challenge);
@@ -125,6 +147,15 @@ fn pairs(reg: &Registration, request: &AuthorizeRequest<'_>) -> Pairs {
         put(&mut pairs, name, value);
     }
     pairs
+}
+
+/// The scopes of one group, or those of none: `user=search:read` is `search:read` in the group `user` (Q22).
+pub fn in_group<'s>(reg: &Registration, scopes: &'s [String], group: Option<&str>) -> Vec<&'s str> {
+    let split = |scope: &'s String| match scope.split_once('=') {
+        Some((name, bare)) if reg.dialect.scope_groups.iter().any(|(known, _)| **known == *name) => (Some(name), bare),
+        _ => (None, scope.as_str()),
+    };
+    scopes.iter().map(split).filter(|(name, _)| *name == group).map(|(_, bare)| bare).collect()
 }
 
 /// The endpoint with these parameters behind what its query holds already (RFC 6749 §3.1), less what would be there twice.

@@ -1,27 +1,28 @@
 //! The client itself: a registration becomes requests, answers become grants.
 
-use super::discovery::{self, Endpoint, MetadataCache};
+use super::discovery::{self, MetadataCache};
 use super::error::{TokenError, Verdict, known_code};
-use super::form::put_resources;
+use super::form::{Pairs, put, put_resources};
 use super::id_token::{self, KeyCache};
 use super::reply::{self, Reply};
+use super::shape::Call;
+use super::values::Values;
 use super::wire::Extra;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, UnixMillis};
 use crate::base::secret::Secret;
-use crate::provider::{ClientAuth, Lifetime, Registration};
+use crate::provider::{ClientAuth, Lifetime, Registration, RenewBy};
 use crate::upstream::{Fetch, FetchError};
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use oauth2::basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType};
 use oauth2::{
-    AccessToken, AsyncHttpClient, AuthType, AuthorizationCode, ClientId, ClientSecret, EndpointNotSet, EndpointSet, HttpRequest,
-    HttpResponse, PkceCodeVerifier, RefreshToken, RequestTokenError, RevocationUrl, StandardRevocableToken, StandardTokenResponse,
-    TokenResponse, TokenUrl,
+    AsyncHttpClient, AuthType, AuthorizationCode, ClientId, ClientSecret, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse,
+    PkceCodeVerifier, RefreshToken, RequestTokenError, StandardRevocableToken, StandardTokenResponse, TokenResponse, TokenUrl,
 };
-use serde_json::json;
-use std::sync::Arc;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use url::Url;
 
@@ -32,7 +33,7 @@ const EXPIRES_IN_UNTOLD: Duration = Duration::from_secs(3600);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// What a token endpoint granted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
     pub access_token: Secret,
     /// `None`: the old one stays in force (RFC 6749 §6).
@@ -44,6 +45,14 @@ pub struct Grant {
     pub scopes: Option<Vec<String>>,
     /// The `sub` of a verified id token, where one was asked for.
     pub subject: Option<Box<str>>,
+    /// The refresh token's own life, where the definition says where it stands.
+    pub refresh_expires_in: Option<Duration>,
+    /// What the reply leaves in the connection's metadata, checked.
+    pub learnt: BTreeMap<String, Value>,
+    /// A value without which there is no connection, by its name in the definition, and the reply did not hold it.
+    pub lacking: Option<Box<str>>,
+    /// Further grants of the same reply, by the account label that follows the first's.
+    pub also: Vec<(Box<str>, Grant)>,
 }
 
 /// How a revocation went that did not fail.
@@ -61,10 +70,12 @@ pub struct TokenClient {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metadata: MetadataCache,
     pub(super) keys: KeyCache,
+    /// What browsers see, once it is known: redirect URIs stand below it.
+    pub(super) public_url: Arc<OnceLock<Url>>,
 }
 
 pub(super) type Token = StandardTokenResponse<Extra, BasicTokenType>;
-type Client<Revocation = EndpointNotSet, Endpoint = EndpointNotSet> = oauth2::Client<
+pub(super) type Client<Revocation = EndpointNotSet, Endpoint = EndpointNotSet> = oauth2::Client<
     BasicErrorResponse,
     Token,
     BasicTokenIntrospectionResponse,
@@ -78,29 +89,46 @@ type Client<Revocation = EndpointNotSet, Endpoint = EndpointNotSet> = oauth2::Cl
 >;
 type Ready = Client<EndpointNotSet, EndpointSet>;
 type Outcome = Result<Token, RequestTokenError<TokenError, BasicErrorResponse>>;
-/// Parameters beside those that the crate knows.
-type Extras = Vec<(String, String)>;
 
 impl TokenClient {
     pub fn new(fetch: Fetch, clock: Arc<dyn Clock>) -> Self {
         let (metadata, keys) = (discovery::cache(clock.clone()), id_token::cache(clock.clone()));
-        TokenClient { fetch, clock, metadata, keys }
+        TokenClient { fetch, clock, metadata, keys, public_url: Arc::default() }
+    }
+
+    /// Tells this client, and its clones, what browsers see: some refreshes want the redirect URI too (Q14).
+    pub fn set_public_url(&self, url: &Url) {
+        // Told once a process; a second word would be the same.
+        let _ = self.public_url.set(url.clone());
+    }
+
+    /// What stands in `redirect_uri` of this registration's requests.
+    pub fn redirect_uri(&self, reg: &Registration) -> Option<String> {
+        match &reg.dialect.redirect_uri {
+            Some(name) => Some(name.to_string()),
+            None => self.public_url.get().map(|public_url| redirect_uri(public_url, &reg.id)),
+        }
     }
 
     /// RFC 6749 §6. No scope is sent: the grant stays as wide as it was.
     ///
     /// # Errors
     /// When there is no new token; the verdict says why.
-    pub async fn refresh(&self, reg: &Registration, refresh_token: &Secret) -> Result<Grant, TokenError> {
-        let (client, extras) = self.ready(reg).await?;
+    pub async fn refresh(&self, reg: &Registration, refresh_token: &Secret, values: Values<'_>) -> Result<Grant, TokenError> {
+        let redirect_uri = self.redirect_uri(reg);
+        let call = Call { reg, shape: &reg.dialect.calls.refresh, values, redirect_uri: redirect_uri.as_deref() };
         let token = RefreshToken::new(refresh_token.expose().to_owned());
+        let mut standard = Pairs::new();
+        put(&mut standard, "refresh_token", refresh_token.expose());
+        let (client, extras) = self.ready(call, &standard).await?;
         let request = client.exchange_refresh_token(&token);
         let request = extras.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
-        let call = TokenCall { client: self, reg };
-        token_of(request.request_async(&call).await).map(|token| granted(reg, &token))
+        let call = TokenCall { client: self, call };
+        token_of(request.request_async(&call).await).and_then(|token| granted(reg, &token)).map(|grant| renewable(reg, grant))
     }
 
-    /// RFC 6749 §4.1.3. The redirect URI is the one of the authorization request, byte for byte.
+    /// RFC 6749 §4.1.3. The redirect URI is the one of the authorization request, byte for byte. Where the definition has an `extend` call, the
+    /// grant is the longer one.
     ///
     /// # Errors
     /// When there is no token, or a nonce was sent and the id token does not prove itself. The code is spent then: it is never sent again.
@@ -111,8 +139,12 @@ impl TokenClient {
         redirect_uri: &str,
         verifier: Option<&Secret>,
         nonce: Option<&Secret>,
+        values: Values<'_>,
     ) -> Result<Grant, TokenError> {
-        let (client, extras) = self.ready(reg).await?;
+        let call = Call { reg, shape: &reg.dialect.calls.code, values, redirect_uri: Some(redirect_uri) };
+        let mut standard = Pairs::new();
+        put(&mut standard, "code", code.expose());
+        let (client, extras) = self.ready(call, &standard).await?;
         // As a parameter of our own, for the crate's type takes URLs only and some providers' are names (Q12).
         let mut request =
             client.exchange_code(AuthorizationCode::new(code.expose().to_owned())).add_extra_param("redirect_uri", redirect_uri.to_owned());
@@ -120,14 +152,38 @@ impl TokenClient {
             request = request.set_pkce_verifier(PkceCodeVerifier::new(verifier.expose().to_owned()));
         }
         let request = extras.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
-        let call = TokenCall { client: self, reg };
+        let call = TokenCall { client: self, call };
         let token = token_of(request.request_async(&call).await)?;
-        let mut grant = granted(reg, &token);
+        let mut grant = granted(reg, &token)?;
         if let Some(nonce) = nonce {
             let id_token = token.extra_fields().id_token.as_ref().map(|token| &*token.0);
             grant.subject = Some(self.verify_id_token(reg, id_token, nonce, grant.access_token.expose()).await?);
         }
-        Ok(grant)
+        if let Some(shape) = &reg.dialect.calls.extend {
+            grant = self.extend(grant, Call { shape, ..call.call }).await?;
+        }
+        Ok(renewable(reg, grant))
+    }
+
+    /// The reply's token for a longer one (Q49). What the second reply leaves out is the first's.
+    async fn extend(&self, first: Grant, call: Call<'_>) -> Result<Grant, TokenError> {
+        let call = Call { values: Values { access_token: Some(&first.access_token), ..call.values }, ..call };
+        let longer = self.grant_by(call, Pairs::new()).await.map_err(|(_, error)| TokenError { sent: true, ..error })?;
+        let mut learnt = first.learnt;
+        learnt.extend(longer.learnt);
+        let lacking = first.lacking.filter(|name| !learnt.contains_key(&**name));
+        Ok(Grant {
+            refresh_token: longer.refresh_token.or(first.refresh_token),
+            scopes: longer.scopes.or(first.scopes),
+            subject: first.subject,
+            refresh_expires_in: longer.refresh_expires_in.or(first.refresh_expires_in),
+            learnt,
+            lacking,
+            also: first.also,
+            access_token: longer.access_token,
+            token_type: longer.token_type,
+            expires_in: longer.expires_in,
+        })
     }
 
     /// RFC 6749 §4.4: a token of the app's own. A refresh token in the answer is dropped: the next token is asked for anew.
@@ -135,95 +191,51 @@ impl TokenClient {
     /// # Errors
     /// When there is no token.
     pub async fn client_credentials(&self, reg: &Registration) -> Result<Grant, TokenError> {
-        let (client, extras) = self.ready(reg).await?;
+        let redirect_uri = self.redirect_uri(reg);
+        let call = Call { reg, shape: &reg.dialect.calls.app, values: Values::default(), redirect_uri: redirect_uri.as_deref() };
+        let (client, extras) = self.ready(call, &Pairs::new()).await?;
         let mut request = client.exchange_client_credentials();
         if !reg.scopes.is_empty() {
             request = request.add_extra_param("scope", reg.scopes.join(&*reg.scope_separator));
         }
         let request = extras.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
-        let call = TokenCall { client: self, reg };
+        let call = TokenCall { client: self, call };
         let token = token_of(request.request_async(&call).await)?;
-        Ok(Grant { refresh_token: None, ..granted(reg, &token) })
+        Ok(Grant { refresh_token: None, ..granted(reg, &token)? })
     }
 
-    /// RFC 7009 §2.1. `hint` is `refresh_token` or `access_token`; the caller revokes the refresh token first.
-    ///
-    /// # Errors
-    /// When the provider did not take the token: deleting our own copy goes on all the same (P53).
-    pub async fn revoke(&self, reg: &Registration, token: &Secret, hint: &str) -> Result<Revoked, TokenError> {
-        let Some(url) = self.endpoint(reg, Endpoint::Revocation).await? else { return Ok(Revoked::Unsupported) };
-        let text = token.expose().to_owned();
-        let token = match hint {
-            "refresh_token" => StandardRevocableToken::RefreshToken(RefreshToken::new(text)),
-            _ => StandardRevocableToken::AccessToken(AccessToken::new(text)),
+    /// The crate's client for the call's endpoint, and what goes on its request besides. `standard` is what a place in the URL may name.
+    async fn ready(&self, call: Call<'_>, standard: &Pairs) -> Result<(Ready, Pairs), TokenError> {
+        let reg = call.reg;
+        let url = match call.own_url(standard)? {
+            Some(url) => url,
+            None => self.token_endpoint(reg, call.values).await?,
         };
-        // The crate refuses plain http here even to loopback, which `allowed` and the fetch let pass; the call below goes to the real URL.
-        let mut stand_in = url.clone();
-        if url.scheme() == "http" {
-            stand_in = Url::parse("https://localhost/").map_err(|_| TokenError::cannot("the revocation URL cannot be used"))?;
-        }
-        let client = proving(reg).set_revocation_url(RevocationUrl::from_url(stand_in));
-        let request = client.revoke_token(token).map_err(|_| TokenError::cannot("the revocation URL is not https"))?;
-        let request = self.proof(reg, &url)?.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
-        let call = RevokeCall { client: self, reg, url: &url };
-        let outcome: Result<(), RequestTokenError<RevokeFault, BasicRevocationErrorResponse>> = request.request_async(&call).await;
-        match outcome {
-            Ok(()) => Ok(Revoked::Yes),
-            Err(RequestTokenError::Request(RevokeFault::Unsupported)) => Ok(Revoked::Unsupported),
-            Err(RequestTokenError::Request(RevokeFault::Failed(error))) => Err(error),
-            Err(_) => Err(TokenError::cannot("the revocation request cannot be made")),
-        }
-    }
-
-    /// The crate's client for the token endpoint, and what goes on each of its requests besides.
-    async fn ready(&self, reg: &Registration) -> Result<(Ready, Extras), TokenError> {
-        let url = self.token_endpoint(reg).await?;
-        let mut extras = self.proof(reg, &url)?;
+        let mut extras = self.proof(reg, call.client_auth(), &url)?;
         extras.extend(reg.token_params.iter().map(|(name, value)| (name.to_string(), value.to_string())));
         put_resources(&mut extras, reg);
-        Ok((proving(reg).set_token_uri(TokenUrl::from_url(url)), extras))
+        Ok((proving(reg, call.client_auth()).set_token_uri(TokenUrl::from_url(url)), extras))
     }
 
     /// The client's assertion, where that is how it proves itself; the crate knows the other ways.
-    fn proof(&self, reg: &Registration, url: &Url) -> Result<Extras, TokenError> {
-        match reg.client_auth {
+    pub(super) fn proof(&self, reg: &Registration, auth: ClientAuth, url: &Url) -> Result<Pairs, TokenError> {
+        match auth {
             ClientAuth::PrivateKeyJwt => Ok(self.client_assertion(reg, url)?.map(|(name, value)| (name.to_owned(), value)).to_vec()),
             ClientAuth::Basic | ClientAuth::BasicRaw | ClientAuth::Body | ClientAuth::None | ClientAuth::SecretJwt | ClientAuth::Mtls => {
-                Ok(Extras::new())
+                Ok(Pairs::new())
             }
         }
     }
 
     /// The injected HTTP client: what comes back to the crate is a grant it can parse, or a [`TokenError`].
-    async fn call(&self, reg: &Registration, http: HttpRequest) -> Result<HttpResponse, TokenError> {
-        let response = self.fetch.send(http.map(Bytes::from)).await.map_err(unanswered)?;
+    async fn call(&self, call: Call<'_>, http: HttpRequest) -> Result<HttpResponse, TokenError> {
+        let response = self.send(call.reshaped(http)?).await?;
         let status = response.status().as_u16();
         let retry_after = self.retry_after(response.headers());
-        match reply::read(status, response.body(), reg) {
+        match reply::read(status, response.body(), call.reg, self.clock.now()) {
             Reply::Granted(reply) => Ok(json_ok(reply.to_string())),
-            Reply::Refused(code) => Err(TokenError::refused(status, code, retry_after)),
+            Reply::Refused(refusal) => Err(TokenError::refused(status, refusal, retry_after)),
             Reply::Unusable(why) => Err(TokenError::unusable(status, why, retry_after)),
-        }
-    }
-
-    async fn call_revoke(&self, reg: &Registration, url: &Url, mut http: HttpRequest) -> Result<HttpResponse, RevokeFault> {
-        let uri = url.as_str().parse().map_err(|_| RevokeFault::Failed(TokenError::cannot("the revocation URL cannot be used")))?;
-        *http.uri_mut() = uri;
-        let response = self.fetch.send(http.map(Bytes::from)).await.map_err(|error| RevokeFault::Failed(unanswered(error)))?;
-        let status = response.status().as_u16();
-        // RFC 7009 §2.2: any 200 is a success, also for a token that the provider does not know; its body says nothing.
-        if response.status().is_success() {
-            return Ok(json_ok("{}".to_owned()));
-        }
-        let retry_after = self.retry_after(response.headers());
-        match reply::read(status, response.body(), reg) {
-            Reply::Refused(Some("unsupported_token_type")) => Err(RevokeFault::Unsupported),
-            // A grant that is dead already is what the caller wanted.
-            Reply::Refused(Some("invalid_grant" | "token_revoked")) => Ok(json_ok("{}".to_owned())),
-            _ if status == 400 && says_invalid_token(response.body()) => Ok(json_ok("{}".to_owned())),
-            Reply::Refused(code) => Err(RevokeFault::Failed(TokenError::refused(status, code, retry_after))),
-            Reply::Granted(_) => Err(RevokeFault::Failed(TokenError::unusable(status, "an odd body", retry_after))),
-            Reply::Unusable(why) => Err(RevokeFault::Failed(TokenError::unusable(status, why, retry_after))),
         }
     }
 
@@ -244,7 +256,7 @@ impl TokenClient {
 /// [`TokenClient::call`] as the crate's injected client. A type of its own, for the future of a closure here cannot be told to be `Send`.
 struct TokenCall<'a> {
     client: &'a TokenClient,
-    reg: &'a Registration,
+    call: Call<'a>,
 }
 
 impl<'c> AsyncHttpClient<'c> for TokenCall<'_> {
@@ -252,32 +264,8 @@ impl<'c> AsyncHttpClient<'c> for TokenCall<'_> {
     type Future = BoxFuture<'c, Result<HttpResponse, TokenError>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
-        self.client.call(self.reg, request).boxed()
+        self.client.call(self.call, request).boxed()
     }
-}
-
-struct RevokeCall<'a> {
-    client: &'a TokenClient,
-    reg: &'a Registration,
-    url: &'a Url,
-}
-
-impl<'c> AsyncHttpClient<'c> for RevokeCall<'_> {
-    type Error = RevokeFault;
-    type Future = BoxFuture<'c, Result<HttpResponse, RevokeFault>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        self.client.call_revoke(self.reg, self.url, request).boxed()
-    }
-}
-
-/// The revocation call's two ways not to succeed.
-#[derive(Debug, thiserror::Error)]
-enum RevokeFault {
-    #[error("not supported")]
-    Unsupported,
-    #[error(transparent)]
-    Failed(TokenError),
 }
 
 pub(super) fn unanswered(error: FetchError) -> TokenError {
@@ -285,23 +273,18 @@ pub(super) fn unanswered(error: FetchError) -> TokenError {
     TokenError { verdict, summary: format!("the token endpoint gave no answer: {}", error.detail), sent: error.sent, answered: false }
 }
 
-/// Google says `invalid_token` for a token that is gone already, which is what a revocation is for.
-fn says_invalid_token(body: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|body| body["error"] == json!("invalid_token"))
-}
-
-fn json_ok(body: String) -> HttpResponse {
+pub(super) fn json_ok(body: String) -> HttpResponse {
     let mut response = Response::new(body.into_bytes());
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-/// A client that proves itself as its registration says.
-fn proving(reg: &Registration) -> Client {
+/// A client that proves itself in this way.
+pub(super) fn proving(reg: &Registration, auth: ClientAuth) -> Client {
     let client = Client::new(ClientId::new(reg.client_id.to_string()));
     let secret = || reg.client_secret.as_ref().map(|secret| secret.expose().to_owned());
-    match reg.client_auth {
+    match auth {
         // Without a secret the header holds an empty password (Q07).
         ClientAuth::Basic | ClientAuth::BasicRaw => {
             client.set_auth_type(AuthType::BasicAuth).set_client_secret(ClientSecret::new(secret().unwrap_or_default()))
@@ -331,7 +314,7 @@ fn token_of(outcome: Outcome) -> Result<Token, TokenError> {
     }
 }
 
-pub(super) fn granted(reg: &Registration, reply: &Token) -> Grant {
+pub(super) fn granted(reg: &Registration, reply: &Token) -> Result<Grant, TokenError> {
     let untold = || match reg.default_expires_in {
         Some(Lifetime::Never) => None,
         Some(Lifetime::For(life)) => Some(life),
@@ -339,14 +322,53 @@ pub(super) fn granted(reg: &Registration, reply: &Token) -> Grant {
     };
     let token_type = match reply.token_type().as_ref() {
         "bearer" => "Bearer",
+        // What such a token is bound to cannot be shown (Q37); a call with it as a bearer's would be refused at best.
+        mac if mac.eq_ignore_ascii_case("mac") => return Err(TokenError::unusable(200, "a token of a kind that cannot be attached", None)),
         other => other,
     };
-    Grant {
+    let extra = reply.extra_fields();
+    let also = extra.also.iter().filter_map(|(account, reply)| {
+        let token = serde_json::from_value::<Token>(reply.0.clone()).ok()?;
+        Some((account.as_str().into(), granted(reg, &token).ok()?))
+    });
+    Ok(Grant {
         access_token: Secret::new(reply.access_token().secret().clone()),
         refresh_token: reply.refresh_token().map(|token| Secret::new(token.secret().clone())),
         token_type: token_type.into(),
         expires_in: reply.expires_in().map_or_else(untold, Some),
         scopes: reply.scopes().map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect()),
         subject: None,
+        refresh_expires_in: extra.refresh_expires_in.map(Duration::from_secs),
+        learnt: extra.learnt.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect(),
+        lacking: extra.lacking.as_deref().map(Box::from),
+        also: also.collect(),
+    })
+}
+
+/// Where the access token itself is what renews, it is kept as its own refresh token (Q49).
+pub(super) fn renewable(reg: &Registration, grant: Grant) -> Grant {
+    if reg.dialect.renewal.by != RenewBy::AccessToken {
+        return grant;
     }
+    let also = grant.also.into_iter().map(|(account, grant)| (account, renewable(reg, grant))).collect();
+    Grant { refresh_token: Some(grant.access_token.clone()), also, ..grant }
+}
+
+/// In a connection's metadata: when its refresh token ends by itself.
+pub const REFRESH_EXPIRES_AT: &str = "refresh_expires_at";
+
+/// Notes in a connection's metadata what a grant left: its values, and the refresh token's own end. A new refresh token without a told life has
+/// none of the old one's.
+pub fn note_learnt(metadata: &mut BTreeMap<String, Value>, grant: &Grant, began: UnixMillis) {
+    metadata.extend(grant.learnt.clone());
+    match grant.refresh_expires_in {
+        Some(life) => drop(metadata.insert(REFRESH_EXPIRES_AT.to_owned(), began.plus(life).to_rfc3339().into())),
+        None if grant.refresh_token.is_some() => drop(metadata.remove(REFRESH_EXPIRES_AT)),
+        None => {}
+    }
+}
+
+/// The redirect URI of a provider under a public URL.
+pub fn redirect_uri(public_url: &Url, provider: &str) -> String {
+    format!("{}/oauth/callback/{provider}", public_url.as_str().trim_end_matches('/'))
 }

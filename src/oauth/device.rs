@@ -2,10 +2,14 @@
 
 use super::discovery::Endpoint;
 use super::form::{Pairs, put, put_resources};
+use super::refusal;
 use super::reply::{self, Members};
-use super::{Grant, TokenClient, TokenError};
+use super::shape::Call;
+use super::values::{Values, text_of};
+use super::{Grant, TokenClient, TokenError, client};
 use crate::base::secret::Secret;
-use crate::provider::Registration;
+use crate::provider::{Registration, Sign};
+use serde_json::Value;
 use std::time::Duration;
 use url::Url;
 
@@ -49,9 +53,8 @@ impl TokenClient {
     ///
     /// # Errors
     /// When the provider has no such endpoint or gives no code.
-    pub async fn device_authorize(&self, reg: &Registration, scopes: &[String]) -> Result<DeviceCode, TokenError> {
-        let url = self.endpoint(reg, Endpoint::DeviceAuthorization).await?;
-        let url = url.ok_or_else(|| TokenError::cannot("the provider has no device authorization endpoint"))?;
+    pub async fn device_authorize(&self, reg: &Registration, scopes: &[String], values: Values<'_>) -> Result<DeviceCode, TokenError> {
+        let call = Call { reg, shape: &reg.dialect.calls.device, values, redirect_uri: None };
         let mut pairs = Pairs::new();
         // Required in the body, whatever proves the client besides (RFC 8628 §3.1).
         put(&mut pairs, "client_id", &reg.client_id);
@@ -59,44 +62,85 @@ impl TokenClient {
             put(&mut pairs, "scope", &scopes.join(&reg.scope_separator));
         }
         put_resources(&mut pairs, reg);
-        let response = self.post(reg, &url, pairs).await?;
+        let url = match call.own_url(&pairs)? {
+            Some(url) => Some(url),
+            None => self.endpoint(reg, Endpoint::DeviceAuthorization, values).await?,
+        };
+        let url = url.ok_or_else(|| TokenError::cannot("the provider has no device authorization endpoint"))?;
+        let response = self.post(call, &url, pairs).await?;
         let (status, retry_after) = (response.status().as_u16(), self.retry_after(response.headers()));
-        let members = reply::members(status, response.body()).map_err(|fault| fault.into_error(status, retry_after))?;
-        code(&members).map_err(|why| TokenError::unusable(status, why, retry_after))
+        let members = reply::members(status, response.body(), reg).map_err(|fault| fault.into_error(status, retry_after))?;
+        code(members, reg).map_err(|why| TokenError::unusable(status, why, retry_after))
     }
 
     /// RFC 8628 §3.4. An id token in the answer is not read: no nonce binds one to this request.
     ///
     /// # Errors
     /// When the poll itself failed; a later one may succeed unless the verdict says otherwise.
-    pub async fn device_poll(&self, reg: &Registration, device_code: &Secret) -> Result<DevicePoll, TokenError> {
+    pub async fn device_poll(&self, reg: &Registration, device_code: &Secret, values: Values<'_>) -> Result<DevicePoll, TokenError> {
         let mut pairs = Pairs::new();
         put(&mut pairs, "grant_type", "urn:ietf:params:oauth:grant-type:device_code");
         put(&mut pairs, "device_code", device_code.expose());
         put(&mut pairs, "client_id", &reg.client_id);
         put_resources(&mut pairs, reg);
-        match self.grant_or_code(reg, pairs).await {
-            Ok(grant) => Ok(DevicePoll::Granted(grant)),
-            Err((code, error)) => match code {
-                Some("authorization_pending") => Ok(DevicePoll::Pending),
-                Some("slow_down") => Ok(DevicePoll::SlowDown),
-                // The second is Microsoft's word for it.
-                Some("access_denied" | "authorization_declined") => Ok(DevicePoll::Denied),
-                Some("expired_token") => Ok(DevicePoll::Expired),
-                _ => Err(error),
-            },
+        for (name, value) in &reg.token_params {
+            put(&mut pairs, name, value);
+        }
+        let call = Call { reg, shape: &reg.dialect.calls.poll, values, redirect_uri: None };
+        let response = self.answer_to(call, pairs).await?;
+        let refused = match self.grant_in(call, &response) {
+            Ok(grant) => return Ok(DevicePoll::Granted(client::renewable(reg, grant))),
+            Err(refused) => refused,
+        };
+        if let Some(told) = by_definition(reg, response.status().as_u16(), response.body()) {
+            return Ok(told);
+        }
+        match refused {
+            (Some("authorization_pending"), _) => Ok(DevicePoll::Pending),
+            (Some("slow_down"), _) => Ok(DevicePoll::SlowDown),
+            // The second is Microsoft's word for it.
+            (Some("access_denied" | "authorization_declined"), _) => Ok(DevicePoll::Denied),
+            (Some("expired_token"), _) => Ok(DevicePoll::Expired),
+            (_, error) => Err(error),
         }
     }
 }
 
-fn code(members: &Members) -> Result<DeviceCode, &'static str> {
+/// What the definition's signs say of a poll that brought no grant (Q67): some providers answer with bare statuses.
+fn by_definition(reg: &Registration, status: u16, body: &[u8]) -> Option<DevicePoll> {
+    let rules = &reg.dialect.device;
+    let whole: Value = serde_json::from_slice(body).unwrap_or_default();
+    let code = refusal::code(&whole, reg).flatten();
+    let fits = |signs: &[Sign]| signs.iter().any(|sign| refusal::fits(sign, status, code.as_deref(), &whole, body));
+    // A slow_down is a pending poll too, and says more.
+    if fits(&rules.slow_down) {
+        Some(DevicePoll::SlowDown)
+    } else if fits(&rules.pending) {
+        Some(DevicePoll::Pending)
+    } else if fits(&rules.denied) {
+        Some(DevicePoll::Denied)
+    } else if fits(&rules.expired) {
+        Some(DevicePoll::Expired)
+    } else {
+        None
+    }
+}
+
+fn code(members: Members, reg: &Registration) -> Result<DeviceCode, &'static str> {
+    let whole = Value::Object(members);
+    let member = |name: &str| match reg.dialect.device.rename.iter().find(|(standard, _)| **standard == *name) {
+        Some((_, path)) => path.get(&whole),
+        None => whole.get(name),
+    };
     let text = |name: &str| {
-        let text = members.get(name).and_then(serde_json::Value::as_str).map(str::trim);
-        text.filter(|text| !text.is_empty() && text.len() <= CODE_BYTES_MAX && !text.chars().any(char::is_control)).map(str::to_owned)
+        let text = member(name).and_then(text_of)?;
+        let text = text.trim();
+        let fits = !text.is_empty() && text.len() <= CODE_BYTES_MAX && !text.chars().any(char::is_control);
+        fits.then(|| text.to_owned())
     };
     // It becomes a link on a page: nothing but a web address.
     let link = |name: &str| text(name).filter(|text| text.parse::<Url>().is_ok_and(|url| matches!(url.scheme(), "https" | "http")));
-    let span = |name: &str| members.get(name).and_then(reply::seconds).map(Duration::from_secs);
+    let span = |name: &str| member(name).and_then(reply::seconds).map(Duration::from_secs);
     Ok(DeviceCode {
         device_code: text("device_code").ok_or("no device code")?.into(),
         user_code: text("user_code").ok_or("no user code")?,

@@ -3,6 +3,8 @@
 //! What YAML says goes before what is discovered, and where YAML says all that a call needs nothing is fetched.
 
 use super::cache::{Cache, Missing};
+use super::shape::lacking;
+use super::values::{Named, Values};
 use super::{TokenClient, TokenError, Verdict};
 use crate::base::loopback::is_loopback;
 use crate::provider::Registration;
@@ -53,7 +55,7 @@ pub(super) enum Endpoint {
 
 impl TokenClient {
     /// The endpoint's URL, as YAML says or as discovered. `None`: the provider has no such endpoint.
-    pub(super) async fn endpoint(&self, reg: &Registration, endpoint: Endpoint) -> Result<Option<Url>, TokenError> {
+    pub(super) async fn endpoint(&self, reg: &Registration, endpoint: Endpoint, values: Values<'_>) -> Result<Option<Url>, TokenError> {
         let written = match endpoint {
             Endpoint::Authorization => &reg.authorize_url,
             Endpoint::Token => &reg.token_url,
@@ -61,12 +63,13 @@ impl TokenClient {
             Endpoint::DeviceAuthorization => &reg.device_authorization_url,
         };
         if let Some(url) = written {
-            let url = url.url(|_| None).ok_or_else(|| TokenError::cannot("the endpoint's URL cannot be used"))?;
+            let named = Named { reg, values, standard: &[], redirect_uri: None };
+            let url = named.url(url).ok_or_else(lacking)?;
             allowed(&url)?;
             return Ok(Some(url));
         }
         let Some(issuer) = &reg.issuer else { return Ok(None) };
-        let metadata = match self.metadata(issuer).await {
+        let metadata = match self.metadata(issuer, &reg.dialect.issuers).await {
             Ok(metadata) => metadata,
             // An issuer that publishes nothing names no further endpoint, and needs none where YAML names those for tokens.
             Err(Missing::Absent) if reg.token_url.is_some() => return Ok(None),
@@ -82,14 +85,19 @@ impl TokenClient {
     }
 
     /// The token endpoint, without which no call of this room can be made.
-    pub(super) async fn token_endpoint(&self, reg: &Registration) -> Result<Url, TokenError> {
-        let found = self.endpoint(reg, Endpoint::Token).await?;
+    pub(super) async fn token_endpoint(&self, reg: &Registration, values: Values<'_>) -> Result<Url, TokenError> {
+        let found = self.endpoint(reg, Endpoint::Token, values).await?;
         found.ok_or_else(|| TokenError::cannot("the provider has no token endpoint"))
     }
 
-    /// An issuer's metadata, fetched at the first need.
-    pub(super) async fn metadata(&self, issuer: &str) -> Result<Arc<Metadata>, Missing> {
-        self.metadata.get(issuer, || discover(&self.fetch, issuer)).await
+    /// An issuer's metadata, fetched at the first need. `further` are texts that it may call itself by besides (Q68).
+    pub(super) async fn metadata(&self, issuer: &str, further: &[Box<str>]) -> Result<Arc<Metadata>, Missing> {
+        let load = || discover(&self.fetch, issuer, further);
+        if further.is_empty() {
+            return self.metadata.get(issuer, load).await;
+        }
+        // Apart from that of a registration which takes the issuer's own name alone. No issuer holds a line end.
+        self.metadata.get(&[&[issuer], &*further.iter().map(|text| &**text).collect::<Vec<_>>()].concat().join("\n"), load).await
     }
 }
 
@@ -101,12 +109,12 @@ pub(super) fn failed(missing: Missing) -> TokenError {
 }
 
 /// OpenID's form first, for most issuers have it and some have it alone; then RFC 8414's.
-async fn discover(fetch: &Fetch, issuer: &str) -> Result<Metadata, Missing> {
+async fn discover(fetch: &Fetch, issuer: &str, further: &[Box<str>]) -> Result<Metadata, Missing> {
     let url: Url = issuer.parse().map_err(|_| cannot("the issuer is no URL"))?;
     allowed(&url).map_err(Missing::Failed)?;
     let mut outcome = Missing::Absent;
     for place in places(issuer, &url) {
-        match document(fetch, &place).await.and_then(|document| read(&document, issuer, &url)) {
+        match document(fetch, &place).await.and_then(|document| read(&document, issuer, further, &url)) {
             Ok(metadata) => return Ok(metadata),
             // What is wrong with a document that is there says more than that there is no other.
             Err(Missing::Absent) => {}
@@ -151,9 +159,9 @@ pub(super) async fn document(fetch: &Fetch, url: &Url) -> Result<Value, Missing>
     }
 }
 
-fn read(document: &Value, issuer: &str, at: &Url) -> Result<Metadata, Missing> {
+fn read(document: &Value, issuer: &str, further: &[Box<str>], at: &Url) -> Result<Metadata, Missing> {
     // RFC 8414 §3.3: identical, or nothing of it is used. Compared as text, for a parsed URL is another text.
-    if document["issuer"].as_str() != Some(issuer) {
+    if !document["issuer"].as_str().is_some_and(|told| is_issuer(told, issuer, further)) {
         return Err(cannot("the issuer's metadata is another issuer's: `issuer` must be written exactly as the provider does"));
     }
     let url = |name: &str| match document[name].as_str() {
@@ -178,6 +186,18 @@ fn read(document: &Value, issuer: &str, at: &Url) -> Result<Metadata, Missing> {
         iss_promised: flag("authorization_response_iss_parameter_supported"),
         id_token_algorithms: algorithms.into_iter().flatten().filter_map(Value::as_str).take(32).map(str::to_owned).collect(),
     })
+}
+
+/// Whether a text names the issuer: its own name byte for byte, or one of the definition's further texts, whose one `*` stands for a single path
+/// segment or host label.
+pub(super) fn is_issuer(told: &str, issuer: &str, further: &[Box<str>]) -> bool {
+    let plain =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'{' | b'}'));
+    told == issuer
+        || further.iter().any(|text| match text.split_once('*') {
+            Some((before, after)) => told.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).is_some_and(plain),
+            None => told == &**text,
+        })
 }
 
 /// Whether an issuer may send us to this URL (RFC 8414 §6.2, P57): https without a fragment, and no address of a private network or of this
@@ -227,6 +247,26 @@ mod tests {
         let tail = ["https://example.com/issuer1/.well-known/openid-configuration", &format!("{oauth}/issuer1")];
         check("https://example.com/issuer1", tail);
         check("https://example.com/issuer1/", tail);
+    }
+
+    #[test]
+    fn q68_an_issuer_has_further_names_only_where_they_are_declared() {
+        let further = ["https://login.acme.test/*/v2.0".into(), "https://*.region.acme.test".into()];
+        for (told, expected) in [
+            ("https://login.acme.test/common/v2.0", true),
+            ("https://login.acme.test/{tenantid}/v2.0", true),
+            ("https://eu.region.acme.test", true),
+            ("https://login.acme.test//v2.0", false),
+            ("https://login.acme.test/a/b/v2.0", false),
+            ("https://login.acme.test/a/v2.0/", false),
+            ("https://a.b.region.acme.test", false),
+            ("https://evil.test/.region.acme.test", false),
+            ("https://evil.test?.region.acme.test", false),
+            ("https://LOGIN.acme.test/a/v2.0", false),
+        ] {
+            assert_eq!(is_issuer(told, "https://login.acme.test/common/v2.0", &further), expected, "{told}");
+        }
+        assert!(!is_issuer("https://login.acme.test/{tenantid}/v2.0", "https://login.acme.test/common/v2.0", &[]));
     }
 
     #[test]

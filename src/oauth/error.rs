@@ -1,5 +1,6 @@
 //! What a token endpoint's refusal means: who must act, and whether the grant still stands.
 
+use super::refusal::{Meaning, Refusal};
 use std::time::Duration;
 
 /// What the caller must conclude. Only the first ends a grant; a doubt is never told as an end.
@@ -71,10 +72,18 @@ pub(super) fn verdict(status: u16, code: Option<&str>, retry_after: Option<Durat
 }
 
 impl TokenError {
-    pub(super) fn refused(status: u16, code: Option<&'static str>, retry_after: Option<Duration>) -> Self {
-        let code_text = code.unwrap_or("an error of its own");
-        let summary = format!("the provider answered {status} with {code_text}");
-        TokenError { verdict: verdict(status, code, retry_after), summary, sent: true, answered: true }
+    pub(super) fn refused(status: u16, refusal: impl Into<Refusal>, retry_after: Option<Duration>) -> Self {
+        let Refusal { code, rule } = refusal.into();
+        let verdict = match &rule {
+            Some((Meaning::Passing, _)) => Verdict::Transient { retry_after },
+            Some((Meaning::EndsGrant, _)) => Verdict::GrantEnded,
+            Some((Meaning::Client, _)) => Verdict::Misconfigured,
+            None => verdict(status, code, retry_after),
+        };
+        let told = rule.as_ref().and_then(|(_, told)| told.as_deref());
+        let text = code.or(told).unwrap_or(if rule.is_some() { "an error that its definition knows" } else { "an error of its own" });
+        let summary = format!("the provider answered {status} with {text}");
+        TokenError { verdict, summary, sent: true, answered: true }
     }
 
     /// An answer that is neither a grant nor a refusal that can be read. `why` completes "the provider answered 200 with …".

@@ -1,17 +1,19 @@
 //! A POST with the client's proof, for the requests that the `oauth2` crate does not have: pushed requests, the device grant, minted tokens.
 
-use super::client::unanswered;
 use super::error::TokenError;
+use super::refusal::Refusal;
 use super::reply::{self, Reply};
+use super::shape::Call;
+use super::values::Values;
 use super::{Grant, TokenClient, client};
 use crate::base::ids::random_token;
 use crate::base::secret::Secret;
-use crate::provider::{ClientAuth, Registration};
+use crate::provider::{CallShape, ClientAuth, Registration};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use http::{Request, Response};
+use http::Response;
+use http::header::HeaderValue;
 use serde_json::json;
 use std::time::Duration;
 use url::Url;
@@ -26,11 +28,12 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 pub(super) type Pairs = Vec<(String, String)>;
 
 impl TokenClient {
-    /// Sends a form with the client's proof to an endpoint and gives the answer as it came.
-    pub(super) async fn post(&self, reg: &Registration, url: &Url, mut pairs: Pairs) -> Result<Response<Bytes>, TokenError> {
+    /// Sends a call with the client's proof to an endpoint and gives the answer as it came.
+    pub(super) async fn post(&self, call: Call<'_>, url: &Url, mut pairs: Pairs) -> Result<Response<Bytes>, TokenError> {
+        let (reg, auth) = (call.reg, call.client_auth());
         let mut authorization = None;
-        match reg.client_auth {
-            ClientAuth::Basic | ClientAuth::BasicRaw => authorization = Some(basic(reg)?),
+        match auth {
+            ClientAuth::Basic | ClientAuth::BasicRaw => authorization = Some(basic(reg, auth)?),
             ClientAuth::Body => {
                 put(&mut pairs, "client_id", &reg.client_id);
                 if let Some(secret) = &reg.client_secret {
@@ -45,37 +48,46 @@ impl TokenClient {
                 }
             }
         }
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
-        let mut request = Request::post(url.as_str())
-            .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
-            .body(Bytes::from(body))
-            .map_err(|_| TokenError::cannot("the endpoint's URL cannot be used"))?;
-        if let Some(value) = authorization {
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
-        self.fetch.send(request).await.map_err(unanswered)
+        self.send(call.request(url, &pairs, authorization)?).await
     }
 
-    /// A grant of the token endpoint for these fields, the registration's own parameters beside them.
-    pub(super) async fn grant_for(&self, reg: &Registration, pairs: Pairs) -> Result<Grant, TokenError> {
-        self.grant_or_code(reg, pairs).await.map_err(|(_, error)| error)
-    }
-
-    /// The same, with the error code where the provider gave one that we know.
-    pub(super) async fn grant_or_code(&self, reg: &Registration, mut pairs: Pairs) -> Result<Grant, (Option<&'static str>, TokenError)> {
-        let url = self.token_endpoint(reg).await.map_err(|error| (None, error))?;
+    /// A grant of the token endpoint for these fields, in the standard shape, the registration's own parameters beside them.
+    pub(super) async fn grant_for(&self, reg: &Registration, mut pairs: Pairs) -> Result<Grant, TokenError> {
         for (name, value) in &reg.token_params {
             put(&mut pairs, name, value);
         }
-        let response = self.post(reg, &url, pairs).await.map_err(|error| (None, error))?;
+        let shape = CallShape::default();
+        let call = Call { reg, shape: &shape, values: Values::default(), redirect_uri: None };
+        self.grant_by(call, pairs).await.map_err(|(_, error)| error)
+    }
+
+    /// A grant by a call of this shape, or the error code where the provider gave one that we know.
+    pub(super) async fn grant_by(&self, call: Call<'_>, pairs: Pairs) -> Result<Grant, (Option<&'static str>, TokenError)> {
+        let response = self.answer_to(call, pairs).await.map_err(|error| (None, error))?;
+        self.grant_in(call, &response)
+    }
+
+    /// What the token endpoint answered to these fields.
+    pub(super) async fn answer_to(&self, call: Call<'_>, pairs: Pairs) -> Result<Response<Bytes>, TokenError> {
+        let url = match call.own_url(&pairs)? {
+            Some(url) => url,
+            None => self.token_endpoint(call.reg, call.values).await?,
+        };
+        self.post(call, &url, pairs).await
+    }
+
+    /// The grant that an answer holds.
+    pub(super) fn grant_in(&self, call: Call<'_>, response: &Response<Bytes>) -> Result<Grant, (Option<&'static str>, TokenError)> {
         let (status, retry_after) = (response.status().as_u16(), self.retry_after(response.headers()));
-        match reply::read(status, response.body(), reg) {
+        match reply::read(status, response.body(), call.reg, self.clock.now()) {
             Reply::Granted(value) => match serde_json::from_value(value) {
-                Ok(token) => Ok(client::granted(reg, &token)),
+                Ok(token) => client::granted(call.reg, &token).map_err(|error| (None, error)),
                 Err(_) => Err((None, TokenError::unusable(status, "a reply that cannot be read", None))),
             },
-            Reply::Refused(code) => Err((code, TokenError::refused(status, code, retry_after))),
+            Reply::Refused(refusal) => {
+                let Refusal { code, .. } = refusal;
+                Err((code, TokenError::refused(status, refusal, retry_after)))
+            }
             Reply::Unusable(why) => Err((None, TokenError::unusable(status, why, retry_after))),
         }
     }
@@ -117,9 +129,12 @@ pub(super) fn put_resources(pairs: &mut Pairs, reg: &Registration) {
     pairs.extend(reg.resource.iter().map(|resource| ("resource".to_owned(), resource.to_string())));
 }
 
-/// Id and secret form-encoded first (RFC 6749 §2.3.1).
-fn basic(reg: &Registration) -> Result<HeaderValue, TokenError> {
-    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+/// Id and secret form-encoded first (RFC 6749 §2.3.1), or as they are where the provider reads them so (Q06).
+pub(super) fn basic(reg: &Registration, auth: ClientAuth) -> Result<HeaderValue, TokenError> {
+    let encode = |text: &str| match auth {
+        ClientAuth::BasicRaw => text.to_owned(),
+        _ => form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>(),
+    };
     let secret = encode(reg.client_secret.as_ref().map_or("", Secret::expose));
     let value = format!("Basic {}", STANDARD.encode(format!("{}:{secret}", encode(&reg.client_id))));
     let mut value = HeaderValue::from_str(&value).map_err(|_| TokenError::cannot("the client's proof cannot be sent"))?;

@@ -4,7 +4,7 @@
 //! anywhere but the issuer's `jwks_uri`: whatever a token's header says of keys (`jwk`, `jku`, `x5u`) is not looked at.
 
 use super::cache::{Cache, Missing};
-use super::discovery::{document, failed};
+use super::discovery::{document, failed, is_issuer};
 use super::{TokenClient, TokenError};
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
@@ -60,7 +60,7 @@ impl TokenClient {
         let bad = |why: Why| TokenError::unusable(200, why, None);
         let issuer = reg.issuer.as_deref().ok_or_else(|| TokenError::cannot("an id token cannot be verified without `issuer`"))?;
         let token = id_token.ok_or_else(|| bad("no id token, though one was asked for"))?;
-        let metadata = self.metadata(issuer).await.map_err(spent)?;
+        let metadata = self.metadata(issuer, &reg.dialect.issuers).await.map_err(spent)?;
         let no_keys = || TokenError::cannot("the issuer's metadata names no keys (`jwks_uri`) to verify an id token by");
         let jwks = metadata.jwks.as_ref().ok_or_else(no_keys)?;
         let header = jsonwebtoken::decode_header(token).map_err(|_| bad("an id token that is no signed JWT of an algorithm we take"))?;
@@ -78,7 +78,7 @@ impl TokenClient {
         };
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below the limit")]
         let now = self.now_s() as f64;
-        check_claims(&claims, issuer, &reg.client_id, nonce, now).map_err(bad)?;
+        check_claims(&claims, (issuer, &reg.dialect.issuers), &reg.client_id, nonce, now).map_err(bad)?;
         check_at_hash(&claims, header.alg, access_token).map_err(bad)?;
         let subject = claims["sub"].as_str().filter(|sub| !sub.is_empty() && sub.len() <= 255);
         subject.map(Box::from).ok_or_else(|| bad("an id token without a subject"))
@@ -132,8 +132,8 @@ fn verified(token: &str, header: &Header, keys: &[Jwk]) -> Option<Value> {
 }
 
 /// OpenID Connect Core 1.0 §3.1.3.7, items 2 to 5 and 9 to 11.
-fn check_claims(claims: &Value, issuer: &str, client_id: &str, nonce: &Secret, now: f64) -> Result<(), Why> {
-    if claims["iss"].as_str() != Some(issuer) {
+fn check_claims(claims: &Value, (issuer, further): (&str, &[Box<str>]), client_id: &str, nonce: &Secret, now: f64) -> Result<(), Why> {
+    if !claims["iss"].as_str().is_some_and(|told| is_issuer(told, issuer, further)) {
         return Err("an id token of another issuer");
     }
     let audiences: Vec<&str> = match &claims["aud"] {

@@ -1,6 +1,7 @@
 //! Tokens that no end user granted: JWT bearer assertions (RFC 7523 §2.1) and token exchange (RFC 8693).
 
 use super::form::{Pairs, put, put_resources};
+use super::values::Values;
 use super::{Grant, TokenClient, TokenError};
 use crate::base::ids::random_token;
 use crate::base::secret::Secret;
@@ -21,7 +22,7 @@ impl TokenClient {
     /// # Errors
     /// When there is no token.
     pub async fn jwt_bearer(&self, reg: &Registration, bearer: &JwtBearer, end_user: Option<&str>) -> Result<Grant, TokenError> {
-        let url = self.token_endpoint(reg).await?;
+        let url = self.token_endpoint(reg, Values::default()).await?;
         let subject = match (&bearer.subject, end_user) {
             (Some(subject), Some(end_user)) => Some(subject.replace(END_USER, end_user)),
             (Some(subject), None) if subject.contains(END_USER) => {

@@ -13,14 +13,21 @@ mod discovery;
 mod error;
 mod form;
 mod id_token;
+mod lookup;
 mod mint;
+mod refusal;
 mod reply;
+mod revoke;
+mod shape;
+mod values;
 mod wire;
 
-pub use authorize::{AuthorizeRequest, wants_nonce};
-pub use client::{Grant, Revoked, TokenClient};
+pub use authorize::{AuthorizeRequest, in_group, wants_nonce};
+pub use client::{Grant, REFRESH_EXPIRES_AT, Revoked, TokenClient, note_learnt, redirect_uri};
 pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, Verdict};
+pub use reply::split_scopes;
+pub use values::Values;
 
 #[cfg(test)]
 pub(crate) mod tests;

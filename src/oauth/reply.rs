@@ -3,9 +3,12 @@
 //! Providers answer with other 2xx codes, form-encoded bodies, `expires_in` as text, scopes as a list, errors under 200 (quirks Q31 to Q55).
 //! Everything here is bounded by the fetch's limit on a body, and nothing of a body goes into an error.
 
-use super::error::{TokenError, known_code};
-use crate::provider::Registration;
-use serde_json::{Map, Value};
+use super::error::TokenError;
+use super::refusal::{self, Refusal};
+use super::values::captured;
+use crate::base::clock::UnixMillis;
+use crate::provider::{Path, Registration, Unit};
+use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 pub(super) type Members = Map<String, Value>;
@@ -21,10 +24,10 @@ const EXPIRES_IN_S_MAX: u64 = 100 * 365 * 24 * 3600;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Reply {
-    /// RFC 6749 §5.1, spelled as the RFC has it.
+    /// RFC 6749 §5.1, spelled as the RFC has it, and what is ours to read of the rest.
     Granted(Value),
-    /// An error; the code where it is a known one.
-    Refused(Option<&'static str>),
+    /// An error.
+    Refused(Refusal),
     /// Neither; the words complete "the provider answered 200 with …".
     Unusable(&'static str),
 }
@@ -32,40 +35,53 @@ pub(super) enum Reply {
 /// An answer that is no success.
 #[derive(Debug, PartialEq)]
 pub(super) enum Fault {
-    Refused(Option<&'static str>),
+    Refused(Refusal),
     Unusable(&'static str),
 }
 
 impl Fault {
     pub(super) fn into_error(self, status: u16, retry_after: Option<Duration>) -> TokenError {
         match self {
-            Fault::Refused(code) => TokenError::refused(status, code, retry_after),
+            Fault::Refused(refusal) => TokenError::refused(status, refusal, retry_after),
             Fault::Unusable(why) => TokenError::unusable(status, why, retry_after),
         }
     }
 }
 
-pub(super) fn read(status: u16, body: &[u8], reg: &Registration) -> Reply {
-    match members(status, body).and_then(|fields| granted(&fields, reg).map_err(Fault::Unusable)) {
+/// A token reply by its definition's map. `now` is for lives that are told as a moment.
+pub(super) fn read(status: u16, body: &[u8], reg: &Registration, now: UnixMillis) -> Reply {
+    let granted = members(status, body, reg).and_then(|fields| {
+        let whole = Value::Object(fields);
+        granted(&whole, reg, now).map_err(|why| match refusal::by_rule(status, None, &whole, body, reg) {
+            Some(refusal) => Fault::Refused(refusal),
+            None => Fault::Unusable(why),
+        })
+    });
+    match granted {
         Ok(reply) => Reply::Granted(reply),
-        Err(Fault::Refused(code)) => Reply::Refused(code),
+        Err(Fault::Refused(refusal)) => Reply::Refused(refusal),
         Err(Fault::Unusable(why)) => Reply::Unusable(why),
     }
 }
 
 /// The members of an answer that is a success.
-pub(super) fn members(status: u16, body: &[u8]) -> Result<Members, Fault> {
+pub(super) fn members(status: u16, body: &[u8], reg: &Registration) -> Result<Members, Fault> {
+    let by_rule = |whole: &Value| refusal::by_rule(status, None, whole, body, reg).map(Fault::Refused);
     if (300..400).contains(&status) {
-        return Err(Fault::Unusable("a redirect, which is not followed"));
+        return Err(by_rule(&Value::Null).unwrap_or(Fault::Unusable("a redirect, which is not followed")));
     }
-    let fields = fields(body).map_err(Fault::Unusable)?;
-    if let Some(code) = refusal(&fields) {
-        return Err(Fault::Refused(code));
+    let fields = fields(body).map_err(|why| by_rule(&Value::Null).unwrap_or(Fault::Unusable(why)))?;
+    let whole = Value::Object(fields);
+    if let Some(refusal) = refusal::of(status, &whole, body, reg) {
+        return Err(Fault::Refused(refusal));
     }
     if !(200..300).contains(&status) {
-        return Err(Fault::Unusable("no error code that can be read"));
+        return Err(by_rule(&whole).unwrap_or(Fault::Unusable("no error code that can be read")));
     }
-    Ok(fields)
+    match whole {
+        Value::Object(fields) => Ok(fields),
+        _ => Ok(Members::new()),
+    }
 }
 
 /// The answer's members. The label on it is not asked: JSON comes as text/html, and forms come as JSON (Q31, Q32).
@@ -100,55 +116,90 @@ fn unwrap_call(text: &str) -> &str {
     inner().unwrap_or(text)
 }
 
-/// `Some` if the answer is an error, whatever its status; with the code, where it is one of those we know.
-fn refusal(fields: &Members) -> Option<Option<&'static str>> {
-    let says = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Array(list) => !list.is_empty(),
-        Value::Number(number) => number.as_i64() != Some(0),
-        Value::Bool(true) | Value::Object(_) => true,
+/// The standard reply and, beside it, what the definition asks of the rest: `wire` names the members.
+fn granted(whole: &Value, reg: &Registration, now: UnixMillis) -> Result<Value, &'static str> {
+    let map = &reg.dialect.reply;
+    let at = |path: &Option<Path>, name: &str, within: &Value| match path {
+        Some(path) => path.get(within).cloned(),
+        None => within.get(name).cloned(),
     };
-    if let Some(error) = fields.get("error").filter(|error| says(error)) {
-        return Some(code_in(error));
+    let within = map.at.as_ref().and_then(|path| path.get(whole)).unwrap_or(whole);
+    let found = Found {
+        access_token: at(&map.access_token, "access_token", within),
+        refresh_token: at(&map.refresh_token, "refresh_token", within),
+        token_type: at(&map.token_type, "token_type", within),
+        // A relative life goes before a moment, for clocks differ (Q42).
+        expires_in: at(&map.expires_in, "expires_in", within)
+            .and_then(|life| span(&life, map.expires_in_unit))
+            .or_else(|| map.expires_at.as_ref().and_then(|path| path.get(within)).and_then(|moment| until(moment, now))),
+        scope: at(&map.scope, "scope", within),
+        id_token: within.get("id_token").or_else(|| whole.get("id_token")).cloned(),
+    };
+    let mut reply = found.standard(reg)?;
+    if let Some(life) = map.refresh_expires_in.as_ref().and_then(|path| path.get(within)).and_then(seconds) {
+        reply.insert("refresh_expires_in".into(), life.into());
     }
-    let errors = fields.get("errors").filter(|errors| says(errors))?;
-    // Beside a token it is some API's habit; alone it is Fitbit's way to refuse (Q51).
-    if fields.contains_key("access_token") { None } else { Some(code_in(errors.get(0).unwrap_or(errors))) }
-}
-
-fn code_in(error: &Value) -> Option<&'static str> {
-    match error {
-        Value::String(code) => known_code(code),
-        Value::Object(members) => {
-            ["code", "type", "errorType", "error"].iter().find_map(|name| members.get(*name)?.as_str().and_then(known_code))
-        }
-        _ => None,
+    let (learnt, lacking) = captured(reg, whole);
+    if !learnt.is_empty() {
+        reply.insert("learnt".into(), json!(learnt));
     }
-}
-
-fn granted(fields: &Members, reg: &Registration) -> Result<Value, &'static str> {
-    let mut reply = Map::new();
-    let access_token = fields.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
-    reply.insert("access_token".into(), checked(access_token.ok_or("no access token")?)?.into());
-    // Null, an empty string or another type is "none" (Q44, Q55): the old one stays.
-    if let Some(token) = fields.get("refresh_token").and_then(Value::as_str).filter(|token| !token.is_empty()) {
-        reply.insert("refresh_token".into(), checked(token)?.into());
-    }
-    if let Some(token) = fields.get("id_token").and_then(Value::as_str).filter(|token| token.len() <= ID_TOKEN_BYTES_MAX) {
-        reply.insert("id_token".into(), token.into());
-    }
-    let token_type = fields.get("token_type").and_then(Value::as_str).map(str::trim);
-    let token_type = token_type.filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) && text.len() <= 64);
-    reply.insert("token_type".into(), token_type.unwrap_or("Bearer").into());
-    if let Some(seconds) = fields.get("expires_in").and_then(seconds) {
-        reply.insert("expires_in".into(), seconds.into());
-    }
-    let scopes = fields.get("scope").map(|scope| scopes(scope, reg)).unwrap_or_default();
-    if !scopes.is_empty() {
-        reply.insert("scope".into(), scopes.join(" ").into());
+    reply.extend(lacking.map(|name| ("lacking".to_owned(), name.into())));
+    let also: Vec<Value> = map.also.iter().filter_map(|also| Some(json!([*also.account, second(also.at.get(whole)?, reg)?]))).collect();
+    if !also.is_empty() {
+        reply.insert("also".into(), also.into());
     }
     Ok(Value::Object(reply))
+}
+
+/// A further grant of the same reply, if it is there; its members have the standard names.
+fn second(within: &Value, reg: &Registration) -> Option<Value> {
+    let member = |name: &str| within.get(name).cloned();
+    let found = Found {
+        access_token: member("access_token"),
+        refresh_token: member("refresh_token"),
+        token_type: member("token_type"),
+        expires_in: member("expires_in").and_then(|life| span(&life, reg.dialect.reply.expires_in_unit)),
+        scope: member("scope"),
+        id_token: None,
+    };
+    found.standard(reg).ok().map(Value::Object)
+}
+
+/// The members of one grant, wherever they stood.
+struct Found {
+    access_token: Option<Value>,
+    refresh_token: Option<Value>,
+    token_type: Option<Value>,
+    expires_in: Option<u64>,
+    scope: Option<Value>,
+    id_token: Option<Value>,
+}
+
+impl Found {
+    fn standard(&self, reg: &Registration) -> Result<Members, &'static str> {
+        let text = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+        let mut reply = Map::new();
+        reply.insert("access_token".into(), checked(&text(&self.access_token).ok_or("no access token")?)?.into());
+        // Null, an empty string or another type is "none" (Q44, Q55): the old one stays.
+        if let Some(token) = text(&self.refresh_token) {
+            reply.insert("refresh_token".into(), checked(&token)?.into());
+        }
+        if let Some(token) = self.id_token.as_ref().and_then(Value::as_str).filter(|token| token.len() <= ID_TOKEN_BYTES_MAX) {
+            reply.insert("id_token".into(), token.into());
+        }
+        // Some providers' has spaces in it, and which word goes on a call is the definition's to say (Q37).
+        let token_type = text(&self.token_type).map(|text| text.trim().to_owned());
+        let fits = |text: &String| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && text.len() <= 64;
+        reply.insert("token_type".into(), token_type.filter(fits).unwrap_or_else(|| "Bearer".into()).into());
+        if let Some(seconds) = self.expires_in {
+            reply.insert("expires_in".into(), seconds.into());
+        }
+        let scopes = self.scope.as_ref().map(|scope| scopes(scope, reg)).unwrap_or_default();
+        if !scopes.is_empty() {
+            reply.insert("scope".into(), scopes.join(" ").into());
+        }
+        Ok(reply)
+    }
 }
 
 /// Control bytes would be a header injection when the token is attached (P35).
@@ -164,11 +215,17 @@ fn checked(token: &str) -> Result<&str, &'static str> {
 
 /// Seconds as a number or text, whole or not. Zero and less, and what cannot be read, is "not told" (Q38, Q39), never "already expired".
 pub(super) fn seconds(value: &Value) -> Option<u64> {
-    let number = match value {
-        Value::Number(number) => number.as_f64()?,
-        Value::String(text) => text.trim().parse::<f64>().ok()?,
-        _ => return None,
-    };
+    span(value, Unit::Seconds)
+}
+
+/// The same in another unit (Q41).
+fn span(value: &Value, unit: Unit) -> Option<u64> {
+    let number = number(value)?
+        * match unit {
+            Unit::Seconds => 1.0,
+            Unit::Milliseconds => 0.001,
+            Unit::Minutes => 60.0,
+        };
     if !number.is_finite() || number <= 0.0 {
         return None;
     }
@@ -179,6 +236,34 @@ pub(super) fn seconds(value: &Value) -> Option<u64> {
     )]
     let whole = number.max(1.0) as u64;
     Some(whole.min(EXPIRES_IN_S_MAX))
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse::<f64>().ok(),
+        _ => None,
+    }
+}
+
+/// The seconds until a moment: RFC 3339, or seconds or milliseconds since 1970 (Q42). One that has passed is a second away: the token is due.
+fn until(moment: &Value, now: UnixMillis) -> Option<u64> {
+    let at = match number(moment) {
+        // Seconds of the year 5138, milliseconds of 1973.
+        Some(number) if number > 0.0 && number < 1e11 => number * 1000.0,
+        Some(number) if number > 0.0 => number,
+        Some(_) => return None,
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below the limit")]
+        None => UnixMillis::from_rfc3339(moment.as_str()?.trim())?.0 as f64,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below the limit")]
+    let left = (at - now.0 as f64) / 1000.0;
+    span(&left.max(1.0).into(), Unit::Seconds)
+}
+
+/// Scopes as a text holds them, by the registration's separator.
+pub fn split_scopes(reg: &Registration, text: &str) -> Vec<String> {
+    scopes(&Value::from(text), reg)
 }
 
 fn scopes(value: &Value, reg: &Registration) -> Vec<String> {
@@ -204,12 +289,11 @@ fn scopes(value: &Value, reg: &Registration) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::tests::registration;
+    use crate::oauth::tests::{START, registration};
     use proptest::prelude::*;
-    use serde_json::json;
 
     fn check(status: u16, body: &str, expected: Reply) {
-        assert_eq!(read(status, body.as_bytes(), &registration("http://127.0.0.1:1")), expected, "{status} {body}");
+        assert_eq!(read(status, body.as_bytes(), &registration("http://127.0.0.1:1"), START), expected, "{status} {body}");
     }
 
     fn bearer() -> Value {
@@ -290,7 +374,7 @@ mod tests {
             (400, r#"{"error":"their_own"}"#, None),
             (200, r#"{"access_token":"A1","error":"invalid_grant"}"#, Some("invalid_grant")),
         ] {
-            check(status, body, Reply::Refused(expected));
+            check(status, body, Reply::Refused(expected.into()));
         }
     }
 
@@ -313,24 +397,27 @@ mod tests {
             (400, r#"{"message":"no"}"#),
             (503, r#"{"access_token":"A1"}"#),
         ] {
-            let reply = read(status, body.as_bytes(), &registration("http://127.0.0.1:1"));
+            let reply = read(status, body.as_bytes(), &registration("http://127.0.0.1:1"), START);
             assert!(matches!(reply, Reply::Unusable(_)), "{status} {body}: {reply:?}");
         }
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(read(200, format!("{{\"a\":{deep}}}").as_bytes(), &registration("http://127.0.0.1:1")), Reply::Unusable("broken JSON"));
-        assert!(matches!(read(200, &[0xff, 0xfe, 0], &registration("http://127.0.0.1:1")), Reply::Unusable(_)));
+        assert_eq!(
+            read(200, format!("{{\"a\":{deep}}}").as_bytes(), &registration("http://127.0.0.1:1"), START),
+            Reply::Unusable("broken JSON")
+        );
+        assert!(matches!(read(200, &[0xff, 0xfe, 0], &registration("http://127.0.0.1:1"), START), Reply::Unusable(_)));
     }
 
     proptest! {
         #[test]
         fn any_body_has_an_outcome(status in 100u16..600, body in proptest::collection::vec(any::<u8>(), 0..300)) {
-            read(status, &body, &registration("http://127.0.0.1:1"));
+            read(status, &body, &registration("http://127.0.0.1:1"), START);
         }
 
         #[test]
         fn any_json_has_an_outcome_and_a_grant_is_clean(expires in any::<f64>(), token in "\\PC{0,20}", scope in "\\PC{0,20}") {
             let body = json!({"access_token": token, "expires_in": expires, "scope": scope}).to_string();
-            if let Reply::Granted(reply) = read(200, body.as_bytes(), &registration("http://127.0.0.1:1")) {
+            if let Reply::Granted(reply) = read(200, body.as_bytes(), &registration("http://127.0.0.1:1"), START) {
                 prop_assert!(!reply["access_token"].as_str().unwrap_or_default().chars().any(char::is_control));
             }
         }

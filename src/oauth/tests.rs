@@ -206,7 +206,7 @@ fn refresh_token() -> Secret {
 #[tokio::test]
 async fn a_refresh_says_what_the_rfc_wants() {
     let (endpoint, client, reg) = set_up().await;
-    let grant = client.refresh(&reg, &refresh_token()).await.expect("granted");
+    let grant = client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
     assert_eq!(grant.access_token.expose(), "A1");
     assert_eq!(grant.refresh_token, Some(Secret::new("R1")));
     assert_eq!((&*grant.token_type, grant.expires_in, grant.scopes), ("Bearer", Some(Duration::from_secs(3600)), None));
@@ -228,11 +228,11 @@ async fn client_authentication_in_each_mode() {
     reg.client_secret = Some(Secret::new("a:b%+ /é"));
     for mode in [ClientAuth::Basic, ClientAuth::Body, ClientAuth::None] {
         reg.client_auth = mode;
-        client.refresh(&reg, &refresh_token()).await.expect("granted");
+        client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
     }
     reg.client_auth = ClientAuth::Basic;
     reg.client_secret = None;
-    client.refresh(&reg, &refresh_token()).await.expect("granted");
+    client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
     let seen = endpoint.seen();
     // RFC 6749 §2.3.1: form-encoded before base64; never in both places.
     let basic = |seen: &Seen| {
@@ -252,13 +252,16 @@ async fn client_authentication_in_each_mode() {
 async fn a_code_is_exchanged_with_its_exact_redirect_uri() {
     let (endpoint, client, reg) = set_up().await;
     let redirect = "http://localhost:7071/oauth/callback/acme?x=1";
-    client.exchange_code(&reg, &Secret::new("C/1"), redirect, Some(&Secret::new("v".repeat(43))), None).await.expect("granted");
+    client
+        .exchange_code(&reg, &Secret::new("C/1"), redirect, Some(&Secret::new("v".repeat(43))), None, Values::default())
+        .await
+        .expect("granted");
     let form = &endpoint.seen()[0].form;
     assert_eq!((&*form["grant_type"], &*form["code"], &*form["redirect_uri"]), ("authorization_code", "C/1", redirect));
     assert_eq!(form["code_verifier"], "v".repeat(43));
     // Spent, whatever happens: not sent again.
     endpoint.script([Answer::json(503, "")]);
-    client.exchange_code(&reg, &Secret::new("C2"), redirect, None, None).await.expect_err("failed");
+    client.exchange_code(&reg, &Secret::new("C2"), redirect, None, None, Values::default()).await.expect_err("failed");
     assert_eq!(endpoint.count("/token"), 2);
 }
 
@@ -280,7 +283,7 @@ async fn a_life_that_is_not_told_is_the_definitions() {
         reg.default_expires_in = default;
         for body in [r#"{"access_token":"A"}"#, r#"{"access_token":"A","expires_in":0}"#] {
             endpoint.script([Answer::json(200, body)]);
-            assert_eq!(client.refresh(&reg, &refresh_token()).await.expect("granted").expires_in, expected);
+            assert_eq!(client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted").expires_in, expected);
         }
     }
 }
@@ -320,7 +323,7 @@ async fn token_endpoint_answers_of_every_kind() {
     for (answer, verdict) in cases {
         let shown: String = format!("{answer:?}").chars().take(120).collect();
         endpoint.script([answer]);
-        let error = client.refresh(&reg, &refresh_token()).await.expect_err(&shown);
+        let error = client.refresh(&reg, &refresh_token(), Values::default()).await.expect_err(&shown);
         assert_eq!(error.verdict, verdict, "{shown}: {error}");
         assert!(error.sent, "{shown}");
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error:?}");
@@ -328,7 +331,7 @@ async fn token_endpoint_answers_of_every_kind() {
     }
     for (body, status) in [(r#"{"access_token":"A9"}"#, 201), ("access_token=A9&token_type=bearer", 200)] {
         endpoint.script([Answer::json(status, body)]);
-        assert_eq!(client.refresh(&reg, &refresh_token()).await.expect("granted").access_token.expose(), "A9");
+        assert_eq!(client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted").access_token.expose(), "A9");
     }
 }
 
@@ -336,11 +339,11 @@ async fn token_endpoint_answers_of_every_kind() {
 async fn an_endpoint_that_cannot_be_called_was_sent_nothing() {
     let client = token_client(&ManualClock::at(START));
     let mut reg = registration("http://127.0.0.1:1");
-    let error = client.refresh(&reg, &refresh_token()).await.expect_err("refused");
+    let error = client.refresh(&reg, &refresh_token(), Values::default()).await.expect_err("refused");
     assert_eq!((error.verdict, error.sent), (Verdict::Transient { retry_after: None }, false));
     for url in [None, Some("http://example.com/token".parse().expect("valid"))] {
         reg.token_url = url;
-        let error = client.refresh(&reg, &refresh_token()).await.expect_err("refused");
+        let error = client.refresh(&reg, &refresh_token(), Values::default()).await.expect_err("refused");
         assert_eq!((error.verdict, error.sent), (Verdict::Misconfigured, false), "{error}");
     }
 }
@@ -359,12 +362,12 @@ async fn revocation_says_whether_it_was_done() {
     ] {
         let shown = format!("{answer:?}");
         endpoint.script([answer]);
-        assert_eq!(client.revoke(&reg, &token, "refresh_token").await.ok(), expected, "{shown}");
+        assert_eq!(client.revoke(&reg, &token, "refresh_token", Values::default()).await.ok(), expected, "{shown}");
     }
     let seen = &endpoint.seen()[0];
     assert_eq!(seen.target, "/revoke");
     assert_eq!((&*seen.form["token"], &*seen.form["token_type_hint"], &*seen.form["client_id"]), ("R1", "refresh_token", "id"));
     assert!(!seen.body.contains("localhost"));
     reg.revoke_url = None;
-    assert_eq!(client.revoke(&reg, &token, "refresh_token").await.ok(), Some(Revoked::Unsupported));
+    assert_eq!(client.revoke(&reg, &token, "refresh_token", Values::default()).await.ok(), Some(Revoked::Unsupported));
 }

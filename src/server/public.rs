@@ -5,7 +5,7 @@
 
 use super::body::{self, BodyError};
 use super::control::ControlPeer;
-use super::pages::{self, Connecting, Ended, Look, Offer, Page};
+use super::pages::{self, Connecting, Ended, Field, Look, Offer, Page};
 use crate::base::ids::DEFAULT_ACCOUNT;
 use crate::base::secret::Secret;
 use crate::connect::begin::BrowserCookie;
@@ -77,7 +77,7 @@ impl Public {
     /// `GET /connect/{session}`: shows, and changes nothing.
     async fn page(&self, session: &str, headers: &HeaderMap) -> Response<Bytes> {
         match self.connect.view(session, &cookies(headers)).await {
-            Ok(view) => self.connect_page(StatusCode::OK, session, &view, None),
+            Ok(view) => self.connect_page(StatusCode::OK, session, &view, None, &HashMap::new()),
             Err(refusal) => self.refused(&refusal),
         }
     }
@@ -110,7 +110,7 @@ impl Public {
                     {
                         view.offers.retain(|offer| *offer.registration.id == *id);
                     }
-                    self.connect_page(StatusCode::BAD_REQUEST, session, &view, Some(problem))
+                    self.connect_page(StatusCode::BAD_REQUEST, session, &view, Some(&problem), &form)
                 }
                 Err(refusal) => self.refused(&refusal),
             },
@@ -163,18 +163,29 @@ impl Public {
         once(&bytes).map_err(|Repeated| Box::new(self.repeated()))
     }
 
-    fn connect_page(&self, status: StatusCode, session: &str, view: &View, problem: Option<&str>) -> Response<Bytes> {
+    /// `typed` is what the form held that came with the problem: inputs are not to be typed twice, secrets are.
+    fn connect_page(
+        &self,
+        status: StatusCode,
+        session: &str,
+        view: &View,
+        problem: Option<&str>,
+        typed: &HashMap<String, Secret>,
+    ) -> Response<Bytes> {
         let hosts: Vec<_> = view.offers.iter().map(|offer| authorize_host(&offer.registration)).collect();
+        let field = |input| Field::of(input, typed.get(&*input.name).map_or("", Secret::expose));
+        let fields: Vec<Vec<Field<'_>>> = view.offers.iter().map(|offer| offer.inputs.iter().map(field).collect()).collect();
         let offers: Vec<Offer<'_>> = view
             .offers
             .iter()
-            .zip(&hosts)
-            .map(|(offer, host)| Offer {
+            .zip(hosts.iter().zip(&fields))
+            .map(|(offer, (host, fields))| Offer {
                 id: &offer.registration.id,
                 name: &offer.registration.display_name,
                 category: &offer.registration.category,
                 scopes: &offer.scopes,
                 asks: offer.registration.asks,
+                inputs: fields,
                 host: host.as_deref(),
             })
             .collect();

@@ -147,13 +147,17 @@ impl Records {
         key: &ConnectionKey,
         connection: Option<&Connection>,
         expect: Expect,
+        further: &[(Connection, Expect)],
         session: SessionWrite<'_>,
     ) -> Result<(), StoreError> {
         let write = match connection {
             Some(connection) => self.connection_write(connection, expect)?,
             None => Write { kind: Kind::Connection, key: key.to_bytes(), expect, value: None },
         };
-        let batch = vec![write, intent_deletion(key.to_bytes()), self.session_write(session)?];
+        let mut batch = vec![write, intent_deletion(key.to_bytes()), self.session_write(session)?];
+        for (connection, expect) in further {
+            batch.extend([self.connection_write(connection, *expect)?, intent_deletion(connection.key.to_bytes())]);
+        }
         self.store.write(batch).await.map(drop)
     }
 

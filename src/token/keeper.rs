@@ -3,7 +3,7 @@
 use super::gate::Gates;
 use super::mint::Means;
 use super::refresh::{Flight, Want};
-use super::schedule::{Phase, Schedule};
+use super::schedule::{self, Phase, Schedule};
 use super::table::{Landing, Outcome, Slot, Table};
 use crate::attach::Prepared;
 use crate::base::clock::{Clock, UnixMillis};
@@ -40,6 +40,8 @@ impl Token {
     pub(super) fn of(reg: &Registration, keyed: &Keyed<Connection>, now: UnixMillis) -> Arc<Token> {
         let (record, steady) = (&keyed.record, Instant::now());
         let renewable = record.refresh_token.is_some() || Means::of(reg, record.key.borrow()).is_some();
+        let life = record.expires_at.map_or(Duration::ZERO, |end| end.since(record.obtained_at));
+        let policy = schedule::policy(reg, life);
         Arc::new(Token {
             credential: Credential {
                 access_token: record.access_token.clone(),
@@ -51,7 +53,7 @@ impl Token {
             obtained_at: record.obtained_at,
             expires_at: record.expires_at,
             connection_id: record.id.clone(),
-            schedule: Schedule::of(record.obtained_at, record.expires_at, renewable, &reg.refresh, now, steady),
+            schedule: Schedule::of(record.obtained_at, record.expires_at, renewable, &policy, now, steady),
             held_since: steady,
         })
     }
@@ -61,7 +63,7 @@ impl Token {
     }
 
     /// How old it is by whichever clock says more, so that a clock set back does not make it young.
-    fn age(&self, now: UnixMillis) -> Duration {
+    pub(super) fn age(&self, now: UnixMillis) -> Duration {
         now.since(self.obtained_at).max(self.held_since.elapsed())
     }
 

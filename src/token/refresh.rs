@@ -8,7 +8,8 @@ use super::table::{Miss, Outcome, Rotation, Slot};
 use crate::base::clock::UnixMillis;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
-use crate::provider::Registration;
+use crate::oauth::{Grant, TokenError, Values};
+use crate::provider::{Registration, RenewBy};
 use crate::store::{Connection, Intent, Keyed, State, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,7 @@ impl Flight {
             Want::Forced { used } => phase != Phase::Expired && record_differs(&keyed.record, used),
             Want::Now => false,
         };
+        self.tell_refresh_end(&keyed.record);
         // A grant that was refused is shown to no call before a refresh proves it alive.
         let stands = keyed.record.state != State::ReconnectRequired;
         if stands && !self.slot.publish(&token, epoch) {
@@ -107,7 +109,11 @@ impl Flight {
         let Some(refresh_token) = keyed.record.refresh_token.clone() else {
             return self.not_renewable(keyed, &token, phase, epoch).await;
         };
-        if let Some(wait) = self.wait_left(&keyed.record, now) {
+        if self.reg.dialect.renewal.by == RenewBy::AccessToken && phase == Phase::Expired {
+            // It renewed itself while it was valid, or never will (Q49).
+            return self.not_renewable(keyed, &token, phase, epoch).await;
+        }
+        if let Some(wait) = self.too_young(&token, now).or_else(|| self.wait_left(&keyed.record, now)) {
             return Round::Done(self.still(&token, KeeperError::RefreshFailed { retry_after: Some(wait) }));
         }
         if !self.permitted().await {
@@ -126,12 +132,12 @@ impl Flight {
             return Round::Done(if matches!(self.want, Want::Now) { failed } else { failed.or_else(|error| self.still(token, error)) });
         }
         let stopwatch = Instant::now();
-        let answer = keeper.client.refresh(&self.reg, &sent).await;
+        let answer = self.ask_for_new(&keyed.record, &sent).await;
         let want = std::mem::replace(&mut self.want, Want::Usable);
         match answer {
             Ok(grant) => {
                 let took = stopwatch.elapsed();
-                self.settle(Rotation { grant, id: keyed.record.id.clone(), sent, began, took }).await
+                self.settle(Rotation { grant, id: keyed.record.id, sent, metadata: keyed.record.metadata, began, took }).await
             }
             Err(error) => match self.failed(keyed, &sent, error).await {
                 Settled::Outcome(round) => round,
@@ -139,6 +145,26 @@ impl Flight {
                 Settled::KeepOld(error) => Round::Done(self.still(token, error)),
             },
         }
+    }
+
+    /// One call; and one more at once where its answer was lost and the definition says that the old refresh token stays good until the new one
+    /// is used (Q46).
+    async fn ask_for_new(&self, record: &Connection, sent: &Secret) -> Result<Grant, TokenError> {
+        let values = Values { access_token: Some(&record.access_token), ..Values::of(&record.metadata) };
+        let answer = self.keeper.client.refresh(&self.reg, sent, values).await;
+        match answer {
+            Err(error) if error.sent && !error.answered && self.reg.dialect.renewal.replay => {
+                tracing::info!(provider.id = %self.reg.id, connection.id = %record.id, error = %error, "the answer to a refresh was lost: it is asked for once more");
+                self.keeper.client.refresh(&self.reg, sent, values).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// How long the provider would refuse to refresh so young a token (Q48).
+    fn too_young(&self, token: &Token, now: UnixMillis) -> Option<Duration> {
+        let least = self.reg.dialect.renewal.not_before?;
+        least.checked_sub(token.age(now)).filter(|wait| !wait.is_zero())
     }
 
     /// Waits for the provider's leave to call. False if it had to wait: what was read is old then, and a refresh token that another replica

@@ -5,7 +5,7 @@
 
 use crate::base::backoff::spread;
 use crate::base::clock::UnixMillis;
-use crate::provider::RefreshPolicy;
+use crate::provider::{RefreshPolicy, Registration, RenewBy};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -64,6 +64,21 @@ impl Schedule {
             Some(_) => Phase::Fresh,
         }
     }
+}
+
+/// When tokens of such a life are refreshed. A provider that refuses early refreshes (Q48) is not asked early; where the access token itself
+/// renews, an expired one cannot, so that it is renewed a fifth of its life before its end though that be days (Q49).
+pub(super) fn policy(reg: &Registration, life: Duration) -> RefreshPolicy {
+    let mut policy = reg.refresh;
+    if reg.dialect.renewal.by == RenewBy::AccessToken {
+        policy.margin = policy.margin.or(Some(life / 5));
+    }
+    if let Some(least) = reg.dialect.renewal.not_before {
+        // Less than what is left then, for the margin is spread upwards.
+        let left = life.saturating_sub(least) * 9 / 10;
+        policy.margin = Some(margin(life, &policy).min(left));
+    }
+    policy
 }
 
 /// The smaller of 5 min and a fifth of the token's life, or what the policy says, but never over half its life: a margin as long as the life

@@ -6,7 +6,7 @@ use super::table::Rotation;
 use crate::base::backoff::{backoff, spread};
 use crate::base::clock::UnixMillis;
 use crate::base::secret::Secret;
-use crate::oauth::{Grant, Revoked, TokenError, Verdict};
+use crate::oauth::{Grant, REFRESH_EXPIRES_AT, Revoked, TokenError, Values, Verdict, note_learnt};
 use crate::store::{Connection, Expect, Keyed, State, StoreError};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +15,9 @@ use tokio::time::Instant;
 /// Tries to write what must not be lost or repeated, while the store fails or others write the same record: some 3 s in all.
 pub(super) const SAVES_MAX: u32 = 6;
 pub(super) const SAVE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long before its end a refresh token's is told.
+const REFRESH_ENDS_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
 const PASSING_FIRST: Duration = Duration::from_secs(1);
 const PASSING_MOST: Duration = Duration::from_secs(300);
@@ -66,6 +69,7 @@ impl Flight {
         }
         let last_used = UnixMillis(self.slot.last_used.load(Ordering::Relaxed));
         let record = renewed(&current.record, &rotation.grant, rotation.began, last_used);
+        self.tell_refresh_end(&record);
         let version = keeper.records.settle(&record, Expect::Version(current.version)).await?;
         tracing::info!(
             provider.id = %self.reg.id,
@@ -80,13 +84,31 @@ impl Flight {
         Ok(if !pending && self.slot.publish(&token, epoch) { Round::Done(Ok(token)) } else { Round::Again })
     }
 
+    /// Says once, as long as this process knows the connection, that the grant itself ends soon (Q43): nobody but the end user can renew it then.
+    pub(super) fn tell_refresh_end(&self, record: &Connection) {
+        let end = record.metadata.get(REFRESH_EXPIRES_AT).and_then(|end| end.as_str()).and_then(UnixMillis::from_rfc3339);
+        let Some(end) = end.filter(|end| record.refresh_token.is_some() && end.since(self.keeper.clock.now()) < REFRESH_ENDS_SOON) else {
+            return;
+        };
+        if self.slot.state().told_end.replace(end) != Some(end) {
+            tracing::warn!(
+                event = "connection.ends_soon",
+                provider.id = %self.reg.id,
+                connection.id = %record.id,
+                grant.ends_at = %end.to_rfc3339(),
+                "the refresh token ends soon: the end user must connect anew before"
+            );
+        }
+    }
+
     /// The connection was deleted while its call was under way: the late reply must not bring it back, and what it granted is revoked (P51).
     async fn disown(&self, rotation: &Rotation) {
         let (token, hint) = match &rotation.grant.refresh_token {
             Some(token) => (token, "refresh_token"),
             None => (&rotation.grant.access_token, "access_token"),
         };
-        let revoked = match self.keeper.client.revoke(&self.reg, token, hint).await {
+        let values = Values { access_token: Some(&rotation.grant.access_token), ..Values::of(&rotation.metadata) };
+        let revoked = match self.keeper.client.revoke(&self.reg, token, hint, values).await {
             Ok(Revoked::Yes) => "yes",
             Ok(Revoked::Unsupported) => "unsupported",
             Err(_) => "no",
@@ -261,6 +283,7 @@ pub(super) fn renewed(old: &Connection, grant: &Grant, began: UnixMillis, last_u
         missing.dedup();
         (new.scopes, new.missing_scopes) = (scopes.clone(), missing);
     }
+    note_learnt(&mut new.metadata, grant, began);
     if new.state != State::Pending {
         new.state = State::Active;
     }

@@ -6,6 +6,8 @@ use crate::base::ids::{ConnectionKey, ConnectionKeyRef};
 use crate::base::secret::Secret;
 use crate::oauth::Grant;
 use arc_swap::ArcSwapOption;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -65,6 +67,8 @@ pub(super) struct Rotation {
     /// The connection and the refresh token that it replaces.
     pub(super) id: Box<str>,
     pub(super) sent: Secret,
+    /// The connection's values, for the case that its record is gone when the answer comes.
+    pub(super) metadata: BTreeMap<String, Value>,
     pub(super) began: UnixMillis,
     pub(super) took: Duration,
 }
@@ -96,6 +100,8 @@ pub(super) struct SlotState {
     pub(super) not_before: Option<Instant>,
     pub(super) forced_at: Option<Instant>,
     pub(super) unsaved: Option<Rotation>,
+    /// The refresh token's end that the log has told.
+    pub(super) told_end: Option<UnixMillis>,
 }
 
 impl SlotState {

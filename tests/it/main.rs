@@ -16,6 +16,7 @@ mod calls;
 mod catalogue;
 mod cli;
 mod cli_connect;
+mod conformance;
 mod connect;
 mod connect_threats;
 mod headers;

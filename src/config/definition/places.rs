@@ -15,8 +15,8 @@ use url::Url;
 pub(super) const OF_AUTHORIZE: &[&str] = &["client_id", "redirect_uri", "state", "scope"];
 /// What a call to the token endpoint can hold; what is not there in one call leaves its parameter out. A name that ends in `.` is a beginning.
 pub(super) const OF_TOKEN: &[&str] =
-    &["client_id", "client_secret", "redirect_uri", "code", "state", "scope", "refresh_token", "access_token", "callback."];
-pub(super) const OF_REVOKE: &[&str] = &["client_id", "client_secret", "token"];
+    &["client_id", "client_secret", "redirect_uri", "code", "state", "scope", "refresh_token", "access_token", "user_code", "callback."];
+pub(super) const OF_REVOKE: &[&str] = &["client_id", "client_secret", "token", "access_token"];
 pub(super) const OF_API: &[&str] = &["client_id"];
 
 /// One input or metadata value that is declared.

@@ -312,14 +312,14 @@ fn faults_are_told_where_they_stand() {
 
 #[test]
 fn urls_with_places_stay_https_at_hosts_that_are_known() {
-    let url = |url: &str| format!("inputs: {{name: {{kind: text}}, sub: {{kind: label}}}}\nrevoke_url: \"{url}\"");
-    assert!(load(&format!("{}\n{URLS}", url("https://{sub}.a.example/{name}?x={name}")), CLIENT).is_ok());
-    assert!(load(&format!("{}\n{URLS}", url("http://{sub}.localhost:1/")), CLIENT).is_ok());
-    check(&url("https://{su}.a.example/"), "2:22", "no value is called `su`", "`sub`");
+    let url = |url: &str| format!("inputs: {{name: {{kind: text}}, dom: {{kind: label}}}}\nrevoke_url: \"{url}\"");
+    assert!(load(&format!("{}\n{URLS}", url("https://{dom}.a.example/{name}?x={name}")), CLIENT).is_ok());
+    assert!(load(&format!("{}\n{URLS}", url("http://{dom}.localhost:1/")), CLIENT).is_ok());
+    check(&url("https://{do}.a.example/"), "2:22", "no value is called `do`", "`dom`");
     check(&url("https://{name}.a.example/"), "2:23", "`name` may be any text, so it cannot stand in a host", "kind: label");
-    check(&url("http://{sub}.a.example/"), "2:14", "expected an https:// URL", "loopback");
-    check(&url("{sub}://a.example/"), "2:14", "begins with `https://`", "");
-    check(&url("https://{sub}@a.example/"), "2:22", "no user", "");
+    check(&url("http://{dom}.a.example/"), "2:14", "expected an https:// URL", "loopback");
+    check(&url("{dom}://a.example/"), "2:14", "begins with `https://`", "");
+    check(&url("https://{dom}@a.example/"), "2:22", "no user", "");
     check(&url("https://a.example/{name}#b"), "2:38", "no fragment", "fragment");
     check(&url("https://a.example/#b"), "2:13", "no fragment", "");
     check(&url("https://a.example/{client_secret}"), "2:32", "no value is called `client_secret`", "");

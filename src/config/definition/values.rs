@@ -23,6 +23,8 @@ const RESERVED: &[&str] = &[
     "token",
     "refresh_token",
     "access_token",
+    "user_code",
+    "sub",
     "refresh_expires_at",
     "provider",
     "end_user",

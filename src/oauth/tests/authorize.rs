@@ -12,6 +12,7 @@ fn request<'a>(scopes: &'a [String], params: &'a [(String, String)]) -> Authoriz
         challenge: Some("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"),
         nonce: Some("N1"),
         params,
+        values: Values::default(),
     }
 }
 
@@ -64,8 +65,8 @@ async fn the_url_says_each_thing_once() {
 async fn a_resource_is_named_wherever_tokens_are_asked_for() {
     let (endpoint, client, mut reg) = set_up().await;
     reg.resource = vec!["https://a.test/".into(), "https://b.test/".into()];
-    client.refresh(&reg, &refresh_token()).await.expect("granted");
-    client.exchange_code(&reg, &Secret::new("C"), "http://localhost/", None, None).await.expect("granted");
+    client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
+    client.exchange_code(&reg, &Secret::new("C"), "http://localhost/", None, None, Values::default()).await.expect("granted");
     client.client_credentials(&reg).await.expect("granted");
     for seen in endpoint.seen() {
         assert!(seen.body.contains("resource=https%3A%2F%2Fa.test%2F&resource=https%3A%2F%2Fb.test%2F"), "{}", seen.body);

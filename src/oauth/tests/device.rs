@@ -18,16 +18,16 @@ async fn a_code_to_type_elsewhere() {
     let evil = r#"{"device_code":"D","user_code":"U","verification_uri":"https://a.test/","verification_uri_complete":"javascript:x","interval":0}"#;
     endpoint.script([example, google, evil].map(|body| Answer::json(200, body)));
     let scopes = ["a".to_owned(), "b".to_owned()];
-    let code = client.device_authorize(&reg, &scopes).await.expect("a code");
+    let code = client.device_authorize(&reg, &scopes, Values::default()).await.expect("a code");
     let seconds = Duration::from_secs;
     assert_eq!(
         (&*code.user_code, &*code.verification_uri, code.expires_in, code.interval),
         ("WDJB-MJHT", "https://example.com/device", seconds(1800), seconds(7))
     );
     assert_eq!(code.verification_uri_complete.as_deref(), Some("https://example.com/device?user_code=WDJB-MJHT"));
-    let code = client.device_authorize(&reg, &scopes).await.expect("a code");
+    let code = client.device_authorize(&reg, &scopes, Values::default()).await.expect("a code");
     assert_eq!((&*code.verification_uri, code.expires_in, code.interval), ("https://www.google.com/device", seconds(900), seconds(5)));
-    let code = client.device_authorize(&reg, &scopes).await.expect("a code");
+    let code = client.device_authorize(&reg, &scopes, Values::default()).await.expect("a code");
     assert_eq!((code.verification_uri_complete, code.interval), (None, seconds(5)), "no link that runs");
     let seen = &endpoint.seen()[0];
     assert_eq!(
@@ -50,12 +50,12 @@ async fn an_endpoint_without_a_code_is_refused() {
         (Answer::json(404, "<html>CANARY"), Verdict::Transient { retry_after: None }),
     ] {
         endpoint.script([answer]);
-        let error = client.device_authorize(&reg, &[]).await.expect_err("refused");
+        let error = client.device_authorize(&reg, &[], Values::default()).await.expect_err("refused");
         assert_eq!(error.verdict, verdict, "{error}");
         assert!(!format!("{error:?}").contains("CANARY"), "{error:?}");
     }
     let none = Registration { device_authorization_url: None, ..reg };
-    let error = client.device_authorize(&none, &[]).await.expect_err("no endpoint");
+    let error = client.device_authorize(&none, &[], Values::default()).await.expect_err("no endpoint");
     assert_eq!((error.verdict, error.sent), (Verdict::Misconfigured, false));
 }
 
@@ -75,9 +75,9 @@ async fn a_poll_says_what_became_of_it() {
         (503, "their_own", None),
     ] {
         endpoint.script([Answer::json(status, &format!(r#"{{"error":"{error}","error_description":"CANARY"}}"#))]);
-        assert_eq!(client.device_poll(&reg, &code).await.ok(), expected, "{status} {error}");
+        assert_eq!(client.device_poll(&reg, &code, Values::default()).await.ok(), expected, "{status} {error}");
     }
-    let Ok(DevicePoll::Granted(grant)) = client.device_poll(&reg, &code).await else { panic!("granted") };
+    let Ok(DevicePoll::Granted(grant)) = client.device_poll(&reg, &code, Values::default()).await else { panic!("granted") };
     assert!(grant.refresh_token.is_some());
     let seen = endpoint.seen();
     let form = &seen.last().expect("a poll").form;

@@ -35,17 +35,17 @@ async fn discovered(document: impl Fn(&str) -> Value) -> (Endpoint, TokenClient,
 #[tokio::test]
 async fn an_issuer_alone_is_enough() {
     let (endpoint, client, reg, clock) = discovered(|base| metadata(base, base)).await;
-    client.refresh(&reg, &refresh_token()).await.expect("granted");
-    client.exchange_code(&reg, &Secret::new("C"), "http://localhost/cb", None, None).await.expect("granted");
+    client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
+    client.exchange_code(&reg, &Secret::new("C"), "http://localhost/cb", None, None, Values::default()).await.expect("granted");
     client.clone().client_credentials(&reg).await.expect("granted");
-    assert_eq!(client.revoke(&reg, &refresh_token(), "refresh_token").await.ok(), Some(Revoked::Yes));
+    assert_eq!(client.revoke(&reg, &refresh_token(), "refresh_token", Values::default()).await.ok(), Some(Revoked::Yes));
     let counts = (endpoint.count("/found/token"), endpoint.count("/found/revoke"), endpoint.count(OPENID));
     assert_eq!(counts, (3, 1, 1), "clones share what was discovered");
     clock.advance(Duration::from_secs(24 * 3600 - 1));
-    client.refresh(&reg, &refresh_token()).await.expect("granted");
+    client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
     assert_eq!(endpoint.count(OPENID), 1);
     clock.advance(Duration::from_secs(2));
-    client.refresh(&reg, &refresh_token()).await.expect("granted");
+    client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
     assert_eq!(endpoint.count(OPENID), 2);
 }
 
@@ -54,11 +54,11 @@ async fn what_is_written_goes_before_what_is_discovered() {
     let (endpoint, client, reg, _) = discovered(|base| metadata(base, base)).await;
     let written = registration(&endpoint.base);
     let both = Registration { issuer: reg.issuer.clone(), ..written };
-    client.refresh(&both, &refresh_token()).await.expect("granted");
-    client.revoke(&both, &refresh_token(), "refresh_token").await.expect("revoked");
+    client.refresh(&both, &refresh_token(), Values::default()).await.expect("granted");
+    client.revoke(&both, &refresh_token(), "refresh_token", Values::default()).await.expect("revoked");
     assert_eq!((endpoint.count("/token"), endpoint.count("/revoke"), endpoint.count(OPENID)), (1, 1, 0), "nothing was asked for");
     let revoke = Registration { revoke_url: None, ..both };
-    client.revoke(&revoke, &refresh_token(), "refresh_token").await.expect("revoked");
+    client.revoke(&revoke, &refresh_token(), "refresh_token", Values::default()).await.expect("revoked");
     assert_eq!((endpoint.count("/found/revoke"), endpoint.count(OPENID)), (1, 1));
 }
 
@@ -69,8 +69,8 @@ async fn an_issuer_that_publishes_nothing_is_taken_at_its_written_word() {
     endpoint.publish(OAUTH, Answer::json(404, ""));
     let client = token_client(&ManualClock::at(START));
     let reg = Registration { issuer: Some((*endpoint.base).into()), revoke_url: None, ..registration(&endpoint.base) };
-    assert_eq!(client.revoke(&reg, &refresh_token(), "refresh_token").await.ok(), Some(Revoked::Unsupported));
-    let error = client.refresh(&issuer_alone(&endpoint.base), &refresh_token()).await.expect_err("no endpoint");
+    assert_eq!(client.revoke(&reg, &refresh_token(), "refresh_token", Values::default()).await.ok(), Some(Revoked::Unsupported));
+    let error = client.refresh(&issuer_alone(&endpoint.base), &refresh_token(), Values::default()).await.expect_err("no endpoint");
     assert_eq!((error.verdict, error.sent), (Verdict::Misconfigured, false), "{error}");
 }
 
@@ -84,7 +84,7 @@ async fn the_oauth_form_is_tried_where_the_openid_one_is_not() {
         endpoint.publish(&format!("{OAUTH}{trimmed}"), Answer::json(200, &metadata(&issuer, &endpoint.base).to_string()));
         let client = token_client(&ManualClock::at(START));
         let reg = Registration { issuer: Some(issuer.into()), ..issuer_alone(&endpoint.base) };
-        client.refresh(&reg, &refresh_token()).await.expect("granted");
+        client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
         assert_eq!(endpoint.count("/found/token"), 1, "{path}");
     }
 }
@@ -115,7 +115,7 @@ async fn metadata_that_cannot_be_trusted_is_refused() {
     for (index, document) in cases.into_iter().enumerate() {
         let (endpoint, client, reg, _) = discovered(document).await;
         endpoint.publish(OAUTH, Answer::json(404, ""));
-        let error = client.refresh(&reg, &refresh_token()).await.expect_err("refused");
+        let error = client.refresh(&reg, &refresh_token(), Values::default()).await.expect_err("refused");
         assert_eq!((error.verdict, error.sent), (Verdict::Misconfigured, false), "{index}: {error}");
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error:?}");
         assert_eq!(endpoint.count("/found/token"), 0, "{index}");
@@ -130,7 +130,7 @@ async fn a_failed_fetch_is_passing_and_not_repeated_at_once() {
         endpoint.publish(OPENID, broken);
         endpoint.publish(OAUTH, Answer::json(404, ""));
         for _ in 0..3 {
-            let error = client.refresh(&reg, &refresh_token()).await.expect_err("no metadata");
+            let error = client.refresh(&reg, &refresh_token(), Values::default()).await.expect_err("no metadata");
             assert_eq!((error.verdict, error.sent), (Verdict::Transient { retry_after: None }, false), "{error}");
             assert!(!format!("{error:?}").contains("CANARY"), "{error:?}");
         }
@@ -138,13 +138,13 @@ async fn a_failed_fetch_is_passing_and_not_repeated_at_once() {
         clock.advance(Duration::from_secs(11));
     }
     endpoint.publish(OPENID, Answer::json(200, &metadata(&endpoint.base, &endpoint.base).to_string()));
-    client.refresh(&reg, &refresh_token()).await.expect("granted");
+    client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
     // Old metadata stands in for new that cannot be had.
     endpoint.publish(OPENID, Answer::json(503, ""));
     clock.advance(Duration::from_secs(25 * 3600));
     let before = endpoint.count(OPENID);
     for _ in 0..3 {
-        client.refresh(&reg, &refresh_token()).await.expect("granted");
+        client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
     }
     assert_eq!(endpoint.count(OPENID), before + 1);
 }
@@ -156,7 +156,7 @@ async fn a_crowd_asks_an_issuer_once() {
     let calls: Vec<_> = (0..20)
         .map(|_| {
             let (client, reg) = (client.clone(), reg.clone());
-            tokio::spawn(async move { client.refresh(&reg, &refresh_token()).await })
+            tokio::spawn(async move { client.refresh(&reg, &refresh_token(), Values::default()).await })
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(100)).await;

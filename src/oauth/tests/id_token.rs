@@ -87,7 +87,9 @@ impl World {
     async fn exchange(&self, id_token: Option<&str>) -> Result<Grant, TokenError> {
         let body = json!({"access_token": "A1", "token_type": "Bearer", "refresh_token": "R1", "id_token": id_token});
         self.endpoint.script([Answer::json(200, &body.to_string())]);
-        self.client.exchange_code(&self.reg, &Secret::new("C"), "http://localhost/cb", None, Some(&Secret::new("N1"))).await
+        self.client
+            .exchange_code(&self.reg, &Secret::new("C"), "http://localhost/cb", None, Some(&Secret::new("N1")), Values::default())
+            .await
     }
 
     async fn refused(&self, id_token: Option<&str>, why: &str) {
@@ -120,7 +122,11 @@ async fn a_proved_id_token_says_whose_account_it_is() {
 async fn without_a_nonce_an_id_token_is_not_read() {
     let world = World::start(Algorithm::ES256).await;
     world.endpoint.script([Answer::json(200, r#"{"access_token":"A1","id_token":"junk"}"#)]);
-    let grant = world.client.exchange_code(&world.reg, &Secret::new("C"), "http://localhost/cb", None, None).await.expect("granted");
+    let grant = world
+        .client
+        .exchange_code(&world.reg, &Secret::new("C"), "http://localhost/cb", None, None, Values::default())
+        .await
+        .expect("granted");
     assert_eq!((grant.subject, world.endpoint.count("/jwks")), (None, 0));
 }
 

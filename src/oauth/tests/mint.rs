@@ -32,17 +32,24 @@ async fn a_client_proves_itself_by_a_fresh_assertion_each_time() {
     reg.client_auth = ClientAuth::PrivateKeyJwt;
     reg.client_key = Some(private);
     (reg.par_url, reg.device_authorization_url) = (url("/par"), url("/device"));
-    client.refresh(&reg, &refresh_token()).await.expect("granted");
-    client.refresh(&reg, &refresh_token()).await.expect("granted");
+    client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
+    client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
     client.client_credentials(&reg).await.expect("granted");
-    client.exchange_code(&reg, &Secret::new("C"), "http://localhost/cb", None, None).await.expect("granted");
-    client.device_poll(&reg, &Secret::new("D")).await.expect("granted");
-    client.revoke(&reg, &refresh_token(), "refresh_token").await.expect("revoked");
+    client.exchange_code(&reg, &Secret::new("C"), "http://localhost/cb", None, None, Values::default()).await.expect("granted");
+    client.device_poll(&reg, &Secret::new("D"), Values::default()).await.expect("granted");
+    client.revoke(&reg, &refresh_token(), "refresh_token", Values::default()).await.expect("revoked");
     // The endpoint's word for these is a grant, which is none; the requests are what is looked at.
-    let request =
-        AuthorizeRequest { redirect_uri: "http://localhost/cb", state: "S", scopes: &[], challenge: None, nonce: None, params: &[] };
+    let request = AuthorizeRequest {
+        redirect_uri: "http://localhost/cb",
+        state: "S",
+        scopes: &[],
+        challenge: None,
+        nonce: None,
+        params: &[],
+        values: Values::default(),
+    };
     client.authorization_url(&reg, &request).await.expect_err("no request_uri");
-    client.device_authorize(&reg, &[]).await.expect_err("no code");
+    client.device_authorize(&reg, &[], Values::default()).await.expect_err("no code");
     let mut ids = std::collections::HashSet::new();
     let now = START.0 / 1000;
     for seen in endpoint.seen() {
@@ -60,11 +67,11 @@ async fn a_client_proves_itself_by_a_fresh_assertion_each_time() {
     }
     assert_eq!(ids.len(), 8);
     reg.issuer = Some("https://issuer.test".into());
-    client.refresh(&reg, &refresh_token()).await.expect("granted");
+    client.refresh(&reg, &refresh_token(), Values::default()).await.expect("granted");
     let last = endpoint.seen().pop().expect("a request");
     assert_eq!(claims(&last.form["client_assertion"], &public)["aud"], "https://issuer.test");
     reg.client_key = None;
-    let error = client.refresh(&reg, &refresh_token()).await.expect_err("no key");
+    let error = client.refresh(&reg, &refresh_token(), Values::default()).await.expect_err("no key");
     assert_eq!((error.verdict, error.sent), (Verdict::Misconfigured, false));
 }
 

@@ -14,7 +14,7 @@ mod style;
 mod views;
 
 use crate::config::Connect;
-use crate::provider::Asks;
+use crate::provider::{Asks, Input};
 
 /// What stands for the app's name where `connect.app_name` does not say it.
 const NAMELESS: &str = "this app";
@@ -58,8 +58,30 @@ pub struct Offer<'a> {
     pub category: &'a str,
     pub scopes: &'a [String],
     pub asks: Asks,
+    /// What must be typed besides, before there is a provider to continue to.
+    pub inputs: &'a [Field<'a>],
     /// The authorize host: "continues at accounts.google.com".
     pub host: Option<&'a str>,
+}
+
+/// One input of a definition, as a field of the form.
+#[derive(Debug, Clone, Copy)]
+pub struct Field<'a> {
+    pub name: &'a str,
+    pub label: &'a str,
+    /// "acme"; it stands in the empty field.
+    pub example: &'a str,
+    /// What follows what is typed: ".zendesk.com".
+    pub suffix: &'a str,
+    /// What was typed before, where the form came back.
+    pub value: &'a str,
+}
+
+impl<'a> Field<'a> {
+    pub fn of(input: &'a Input, value: &'a str) -> Field<'a> {
+        let text = |text: &'a Option<Box<str>>| text.as_deref().unwrap_or_default();
+        Field { name: &input.name, label: &input.label, example: text(&input.example), suffix: text(&input.suffix), value }
+    }
 }
 
 /// What the connect page needs to know.

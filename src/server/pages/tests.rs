@@ -12,7 +12,7 @@ fn look(name: &str) -> Look {
 }
 
 fn offer<'a>(id: &'a str, name: &'a str, scopes: &'a [String], asks: Asks) -> Offer<'a> {
-    Offer { id, name, category: name, scopes, asks, host: Some(name) }
+    Offer { id, name, category: name, scopes, asks, inputs: &[], host: Some(name) }
 }
 
 fn connecting<'a>(offers: &'a [Offer<'a>], text: &'a str) -> Connecting<'a> {
@@ -25,6 +25,8 @@ fn every_page(text: &str) -> Vec<(&'static str, Page)> {
     let look = Look { logo: Some(Logo::Url(format!("https://cdn.example.com/{text}"))), ..look(text) };
     let plain = Look { app_name: NAMELESS.into(), logo: None, accent: None };
     let all: Vec<Offer<'_>> = [Asks::Consent, Asks::ApiKey, Asks::Password].map(|asks| offer(text, text, &scopes, asks)).to_vec();
+    let fields = [Field { name: "sub", label: text, example: text, suffix: text, value: text }];
+    let asking = Offer { inputs: &fields, ..all[0] };
     let bare = Offer { host: None, scopes: &[], category: "other", ..all[0] };
     let many = [&all[..], &[bare; 3]].concat();
     let least = Connecting { account: None, returns_to: None, problem: None, ..connecting(&[], text) };
@@ -33,6 +35,8 @@ fn every_page(text: &str) -> Vec<(&'static str, Page)> {
         ("consent", connect(&look, &connecting(&all[..1], text))),
         ("api key", connect(&look, &connecting(&all[1..2], text))),
         ("password", connect(&look, &connecting(&all[2..], text))),
+        ("inputs", connect(&look, &connecting(&[asking], text))),
+        ("a choice with inputs", connect(&look, &connecting(&[asking, all[1]], text))),
         ("bare", connect(&plain, &Connecting { offers: &[bare], ..least })),
         ("choice", connect(&look, &connecting(&all, text))),
         ("grouped choice", connect(&self::look(text), &connecting(&many, text))),
@@ -130,7 +134,12 @@ fn every_field_has_a_label_and_every_id_is_its_own() {
     let scopes = [];
     let several = [Asks::ApiKey, Asks::Password, Asks::ApiKey];
     let offers: Vec<_> = several.iter().zip(["a", "b", "c"]).map(|(asks, id)| offer(id, id, &scopes, *asks)).collect();
+    let fields = ["sub", "host"].map(|name| Field { name, label: "A sub-domain", example: "acme", suffix: ".acme.test", value: "" });
+    let asking = [Offer { inputs: &fields, ..offer("d", "d", &scopes, Asks::Consent) }, Offer { inputs: &fields[..1], ..offers[1] }];
     let pages = [
+        ("inputs", connect(&look("A"), &connecting(&asking[..1], "a")), 2),
+        ("inputs and a password", connect(&look("A"), &connecting(&asking[1..], "a")), 3),
+        ("a choice with inputs", connect(&look("A"), &connecting(&asking, "a")), 5),
         ("api key", connect(&look("A"), &connecting(&offers[..1], "a")), 1),
         ("password", connect(&look("A"), &connecting(&offers[1..2], "a")), 2),
         ("choice", connect(&look("A"), &connecting(&offers, "a")), 4),
@@ -183,6 +192,7 @@ fn people_are_told_who_asks_for_what() {
         category: "storage",
         scopes: &scopes,
         asks: Asks::Consent,
+        inputs: &[],
         host: Some("accounts.google.com"),
     };
     let page = Connecting {
