@@ -3,6 +3,7 @@
 //! Matching reads the raw path and forwards the same bytes: nothing here decodes a path on its way from match to upstream, so no upstream can
 //! see another path than the one that was matched. Deliberately absent: any word of the request in the choice of the upstream's host.
 
+pub mod extras;
 pub mod path;
 pub mod pattern;
 pub mod rewrite;
@@ -12,6 +13,7 @@ pub mod template;
 #[cfg(test)]
 mod properties;
 
+pub use extras::{Extras, Names, Need};
 pub use path::PathFault;
 pub use pattern::{Captures, Pattern, PatternError};
 pub use rewrite::Rewrite;

@@ -1,5 +1,6 @@
 //! One `match` of a route: `[METHOD[,METHOD]] [host]/path/{name}/{*rest}` (contract §3), and what its captures took.
 
+use super::extras::Extras;
 use super::path;
 use super::template::nearest;
 use http::Method;
@@ -249,11 +250,25 @@ fn check_literal(text: &str, at: usize) -> Result<(), PatternError> {
 pub struct Captures<'r> {
     names: &'r [Box<str>],
     values: [&'r str; CAPTURES_MAX],
+    extras: Option<&'r Extras>,
 }
 
 impl<'r> Captures<'r> {
     pub(super) fn new(names: &'r [Box<str>], values: [&'r str; CAPTURES_MAX]) -> Self {
-        Captures { names, values }
+        Captures { names, values, extras: None }
+    }
+
+    /// The same captures beside what the call's connection brings.
+    #[must_use]
+    pub fn with<'w>(self, extras: &'w Extras) -> Captures<'w>
+    where
+        'r: 'w,
+    {
+        Captures { extras: Some(extras), ..self }
+    }
+
+    pub(super) fn extras(&self) -> Option<&'r Extras> {
+        self.extras
     }
 
     pub fn get(&self, name: &str) -> Option<&'r str> {

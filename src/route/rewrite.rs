@@ -3,9 +3,10 @@
 //! In the path a capture keeps its bytes, so that what was matched is what is forwarded; in the query it is decoded once and escaped again.
 //! Deliberately absent: the upstream's host, which no part of a request can touch.
 
+use super::extras::{Extras, Names, Need};
 use super::path;
 use super::pattern::Captures;
-use super::template::{Piece, Place, TemplateError, join, push_query_capture, query_text, scan};
+use super::template::{Piece, Place, TemplateError, given, join, push_query_capture, query_text, scan, values};
 use percent_encoding::percent_decode_str;
 
 /// `upstream`, `query` and `set_query` of a route, checked.
@@ -31,27 +32,28 @@ struct DefaultPair {
 }
 
 impl Rewrite {
-    /// Reads the path and query of `upstream` (what follows its host), the entries of `query` and those of `set_query`. `captures` are the
-    /// names that the route's match declares.
+    /// Reads the path and query of `upstream` (what follows its host), the entries of `query` and those of `set_query`. `names` are those that
+    /// the route may write: the captures of its match, and values of its connections.
     ///
     /// # Errors
     /// The first fault; its `place` says in which of the texts.
-    pub fn parse(
+    pub fn parse<'n>(
         upstream_path_and_query: &str,
         query_defaults: &[(String, String)],
         set_query: &[(String, String)],
-        captures: &[&str],
+        names: impl Into<Names<'n>>,
     ) -> Result<Rewrite, TemplateError> {
+        let known = names.into();
         let Upstream { path, pairs, names: mut dropped } =
-            parse_upstream(upstream_path_and_query, captures).map_err(|error| error.at(Place::Upstream))?;
+            parse_upstream(upstream_path_and_query, known).map_err(|error| error.at(Place::Upstream))?;
         let mut set = Vec::new();
         for (index, (name, value)) in set_query.iter().enumerate() {
-            set.push(parse_pair(name, value, captures).map_err(|error| error.at(Place::SetQuery(index)))?);
+            set.push(parse_pair(name, value, known).map_err(|error| error.at(Place::SetQuery(index)))?);
             dropped.push(name.as_bytes().into());
         }
         let mut defaults = Vec::new();
         for (index, (name, value)) in query_defaults.iter().enumerate() {
-            let pair = parse_pair(name, value, captures).map_err(|error| error.at(Place::Query(index)))?;
+            let pair = parse_pair(name, value, known).map_err(|error| error.at(Place::Query(index)))?;
             // What `upstream` or `set_query` name is never missing.
             if !dropped.iter().any(|known| **known == *name.as_bytes()) {
                 defaults.push(DefaultPair { name: name.as_bytes().into(), pair });
@@ -70,13 +72,20 @@ impl Rewrite {
         }
     }
 
+    /// The values of a connection that stand in it, each with its strictest place.
+    pub fn needs(&self) -> impl Iterator<Item = Need> {
+        let in_path = values(&self.path).map(|name| (name, true));
+        let in_query = self.defaults.iter().map(|default| &default.pair).chain([&self.upstream, &self.set]).flat_map(|pieces| values(pieces));
+        in_path.chain(in_query.map(|name| (name, false))).map(|(name, in_path)| Need { name: name.into(), in_path })
+    }
+
     /// Appends `path` or `path?query` to `out`. `attach_query` names the parameter that the token will stand in; the client's own goes.
     pub fn apply(&self, captures: &Captures<'_>, client_query: Option<&str>, attach_query: Option<&str>, out: &mut String) {
         let client_query = client_query.unwrap_or_default();
         out.reserve(self.literal_prefix().len() + client_query.len() + 64);
         push_pieces(&self.path, captures, out, |raw, out| out.push_str(raw));
         let mut query = Query { start: out.len(), out };
-        self.push_client(client_query, attach_query, &mut query);
+        self.push_client(client_query, attach_query, captures.extras(), &mut query);
         query.push_pieces(&self.upstream, captures);
         for default in &self.defaults {
             let taken = attach_query.is_some_and(|name| name.as_bytes() == &*default.name);
@@ -85,18 +94,39 @@ impl Rewrite {
             }
         }
         query.push_pieces(&self.set, captures);
+        if let Some(extras) = captures.extras() {
+            self.push_extras(extras, client_query, attach_query, &mut query);
+        }
         query.end();
     }
 
-    fn push_client(&self, client_query: &str, attach_query: Option<&str>, query: &mut Query<'_>) {
-        if self.dropped.is_empty() && attach_query.is_none() {
+    /// The provider's own pairs. Whatever the route names goes over them.
+    fn push_extras(&self, extras: &Extras, client_query: &str, attach_query: Option<&str>, query: &mut Query<'_>) {
+        let open = |name: &[u8]| !self.names(name) && attach_query.is_none_or(|attach| attach.as_bytes() != name);
+        let set = extras.set_query.iter().filter(|pair| open(&pair.name));
+        let missing = |name: &[u8]| !pairs(client_query).any(|pair| is_named(pair, name)) && !extras.sets(|set| set == name);
+        let defaults = extras.query.iter().filter(|pair| open(&pair.name) && missing(&pair.name));
+        for pair in defaults.chain(set) {
+            query.push(&pair.text);
+        }
+    }
+
+    /// Whether the route itself says what this parameter holds.
+    fn names(&self, name: &[u8]) -> bool {
+        self.dropped.iter().any(|known| **known == *name) || self.defaults.iter().any(|default| *default.name == *name)
+    }
+
+    fn push_client(&self, client_query: &str, attach_query: Option<&str>, extras: Option<&Extras>, query: &mut Query<'_>) {
+        let extras = extras.filter(|extras| !extras.set_query.is_empty());
+        if self.dropped.is_empty() && attach_query.is_none() && extras.is_none() {
             if !client_query.is_empty() {
                 query.push(client_query);
             }
             return;
         }
         for pair in pairs(client_query) {
-            let is_dropped = self.dropped.iter().any(|name| is_named(pair, name));
+            let is_dropped = self.dropped.iter().any(|name| is_named(pair, name))
+                || extras.is_some_and(|extras| extras.sets(|name| is_named(pair, name) && !self.names(name)));
             if !is_dropped && !attach_query.is_some_and(|name| is_named(pair, name.as_bytes())) {
                 query.push(pair);
             }
@@ -140,6 +170,12 @@ fn push_pieces(pieces: &[Piece], captures: &Captures<'_>, out: &mut String, push
         match piece {
             Piece::Text(text) => out.push_str(text),
             Piece::Capture(name) => push_capture(captures.get(name).unwrap_or_default(), out),
+            Piece::Value(name) => match captures.extras() {
+                // Whether it is there was asked before the call was built: see `Need`.
+                Some(extras) => out.push_str(extras.escaped(name).unwrap_or_default()),
+                // What is only explained has no connection: the place is shown.
+                None => out.extend(["{", name, "}"]),
+            },
         }
     }
 }
@@ -172,18 +208,18 @@ struct Upstream {
     names: Vec<Name>,
 }
 
-fn parse_upstream(text: &str, captures: &[&str]) -> Result<Upstream, TemplateError> {
+fn parse_upstream(text: &str, known: Names<'_>) -> Result<Upstream, TemplateError> {
     if let Some(offset) = text.find('#') {
         return Err(TemplateError::new(offset, "an upstream has no fragment").hint("a `#` that is meant as text is `%23`"));
     }
     let (path_text, query) = text.split_once('?').unwrap_or((text, ""));
-    let path = if path_text.is_empty() { Box::new([Piece::Text("/".into())]) as Box<[Piece]> } else { parse_path(path_text, captures)? };
+    let path = if path_text.is_empty() { Box::new([Piece::Text("/".into())]) as Box<[Piece]> } else { parse_path(path_text, known)? };
     let mut upstream = Upstream { path, pairs: Vec::new(), names: Vec::new() };
     let mut at = path_text.len() + 1;
     for pair in query.split('&') {
         if !pair.is_empty() {
             let (name, pieces) =
-                parse_upstream_pair(pair, captures).map_err(|error| TemplateError { offset: error.offset + at, ..error })?;
+                parse_upstream_pair(pair, known).map_err(|error| TemplateError { offset: error.offset + at, ..error })?;
             upstream.pairs.push(pieces);
             upstream.names.push(name);
         }
@@ -192,11 +228,11 @@ fn parse_upstream(text: &str, captures: &[&str]) -> Result<Upstream, TemplateErr
     Ok(upstream)
 }
 
-fn parse_path(text: &str, captures: &[&str]) -> Result<Box<[Piece]>, TemplateError> {
+fn parse_path(text: &str, known: Names<'_>) -> Result<Box<[Piece]>, TemplateError> {
     if !text.starts_with('/') {
         return Err(TemplateError::new(0, "the path begins with `/`").hint("no capture can stand in the upstream's host or port"));
     }
-    let pieces = scan(text, captures)?;
+    let pieces = scan(text, known)?;
     for (at, piece) in &pieces {
         if let Piece::Text(literal) = piece {
             check_uri_text(literal, *at, |byte| byte == b'/')?;
@@ -206,24 +242,36 @@ fn parse_path(text: &str, captures: &[&str]) -> Result<Box<[Piece]>, TemplateErr
                 .map_err(|fault| TemplateError::new(*at, format!("this literal part cannot stand there: {}", fault.reason())))?;
         }
     }
-    Ok(join(pieces.into_iter().map(|(_, piece)| piece)))
+    let mut joined = Vec::new();
+    for (at, piece) in pieces {
+        let piece = match (matches!(piece, Piece::Value(_)), given(piece, known, query_text)) {
+            (true, Piece::Text(text)) => {
+                path::check(&text)
+                    .map_err(|fault| TemplateError::new(at, format!("the value given for this cannot stand there: {}", fault.reason())))?;
+                Piece::Text(text)
+            }
+            (_, piece) => piece,
+        };
+        joined.push(piece);
+    }
+    Ok(join(joined))
 }
 
 /// The decoded name of one pair of `upstream`'s query, and the pair.
-fn parse_upstream_pair(pair: &str, captures: &[&str]) -> Result<(Name, Pair), TemplateError> {
+fn parse_upstream_pair(pair: &str, known: Names<'_>) -> Result<(Name, Pair), TemplateError> {
     let name = pair.split_once('=').map_or(pair, |(name, _)| name);
     if let Some(offset) = name.find(['{', '}']) {
         return Err(TemplateError::new(offset, "a capture cannot stand in a parameter's name").hint("write it after a `=`"));
     }
     let mut pieces = Vec::new();
-    for (at, piece) in scan(pair, captures)? {
+    for (at, piece) in scan(pair, known)? {
         pieces.push(match piece {
             Piece::Text(brace) if matches!(&*brace, "{" | "}") => Piece::Text(query_text(&brace).into()),
             Piece::Text(literal) => {
                 check_uri_text(&literal, at, |byte| matches!(byte, b'/' | b'?' | b'[' | b']' | b'|'))?;
                 Piece::Text(literal)
             }
-            capture @ Piece::Capture(_) => capture,
+            place @ (Piece::Capture(_) | Piece::Value(_)) => given(place, known, query_text),
         });
     }
     let decoded: Vec<u8> = percent_decode_str(&name.replace('+', " ")).collect();
@@ -231,13 +279,13 @@ fn parse_upstream_pair(pair: &str, captures: &[&str]) -> Result<(Name, Pair), Te
 }
 
 /// One entry of `query` or `set_query`: plain text, escaped here once and for all but for its captures.
-fn parse_pair(name: &str, value: &str, captures: &[&str]) -> Result<Pair, TemplateError> {
+fn parse_pair(name: &str, value: &str, known: Names<'_>) -> Result<Pair, TemplateError> {
     if name.is_empty() {
         return Err(TemplateError::new(0, "a parameter without a name"));
     }
-    let value = scan(value, captures)?.into_iter().map(|(_, piece)| match piece {
+    let value = scan(value, known)?.into_iter().map(|(_, piece)| match piece {
         Piece::Text(text) => Piece::Text(query_text(&text).into()),
-        capture @ Piece::Capture(_) => capture,
+        place @ (Piece::Capture(_) | Piece::Value(_)) => given(place, known, query_text),
     });
     Ok(join([Piece::Text((query_text(name) + "=").into())].into_iter().chain(value)))
 }

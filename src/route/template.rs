@@ -2,6 +2,7 @@
 //!
 //! A capture is decoded once and then judged or escaped by the place it comes to stand in; `{{` and `}}` are literal braces.
 
+use super::extras::Names;
 use super::pattern::{Captures, is_capture_name};
 use bytes::Bytes;
 use http::HeaderValue;
@@ -26,11 +27,13 @@ enum Value {
     Pieces(Box<[Piece]>),
 }
 
-/// Literal text ready for its place, or the name of a capture.
+/// Literal text ready for its place, or the name of what is filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Piece {
     Text(Box<str>),
     Capture(Box<str>),
+    /// A value of the call's connection.
+    Value(Box<str>),
 }
 
 /// Which of the texts of a route a fault stands in.
@@ -81,15 +84,16 @@ impl TemplateError {
 }
 
 impl Template {
-    /// Reads a header value. `captures` are the names that its route's match declares.
+    /// Reads a header value. `names` are those that its route may write: the captures of its match, and values of its connections.
     ///
     /// # Errors
     /// The first fault from the left.
-    pub fn parse(text: &str, captures: &[&str]) -> Result<Template, TemplateError> {
+    pub fn parse<'n>(text: &str, names: impl Into<Names<'n>>) -> Result<Template, TemplateError> {
+        let names = names.into();
         if let Some(offset) = text.find(|char: char| char.is_ascii_control()) {
             return Err(TemplateError::new(offset, "a control byte cannot stand in a header value"));
         }
-        let pieces = join(scan(text, captures)?.into_iter().map(|(_, piece)| piece));
+        let pieces = join(scan(text, names)?.into_iter().map(|(_, piece)| given(piece, names, str::to_owned)));
         let value = match &*pieces {
             [] => Value::Fixed(HeaderValue::from_static("")),
             [Piece::Text(text)] => {
@@ -101,6 +105,15 @@ impl Template {
             _ => Value::Pieces(pieces),
         };
         Ok(Template { value })
+    }
+
+    /// The values of a connection that stand in it.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        let pieces: &[Piece] = match &self.value {
+            Value::Fixed(_) => &[],
+            Value::Pieces(pieces) => pieces,
+        };
+        values(pieces)
     }
 
     /// The value for one call, its captures decoded once.
@@ -117,6 +130,11 @@ impl Template {
             match piece {
                 Piece::Text(text) => bytes.extend_from_slice(text.as_bytes()),
                 Piece::Capture(name) => bytes.extend(percent_decode_str(captures.get(name).unwrap_or_default())),
+                Piece::Value(name) => {
+                    // Whether it is there was asked before the call was built: see `Need`.
+                    let value = captures.extras().and_then(|extras| extras.get(name));
+                    bytes.extend_from_slice(value.unwrap_or_default().as_bytes());
+                }
             }
         }
         if bytes.iter().any(u8::is_ascii_control) {
@@ -126,8 +144,8 @@ impl Template {
     }
 }
 
-/// Cuts `text` at its captures and escaped braces; each piece with the byte it begins at.
-pub(super) fn scan(text: &str, captures: &[&str]) -> Result<Vec<(usize, Piece)>, TemplateError> {
+/// Cuts `text` at its places and escaped braces; each piece with the byte it begins at.
+pub(super) fn scan(text: &str, names: Names<'_>) -> Result<Vec<(usize, Piece)>, TemplateError> {
     let mut pieces = Vec::new();
     let mut at = 0;
     while let Some(left) = text.get(at..).filter(|left| !left.is_empty()) {
@@ -135,8 +153,9 @@ pub(super) fn scan(text: &str, captures: &[&str]) -> Result<Vec<(usize, Piece)>,
             Some(0) if left.starts_with("{{") => (2, Piece::Text("{".into())),
             Some(0) if left.starts_with("}}") => (2, Piece::Text("}".into())),
             Some(0) => {
-                let name = capture_name(left, at, captures)?;
-                (name.len() + 2, Piece::Capture(name.into()))
+                let piece = place(left, at, names)?;
+                let (Piece::Text(name) | Piece::Capture(name) | Piece::Value(name)) = &piece;
+                (name.len() + 2, piece)
             }
             end => {
                 let literal = &left[..end.unwrap_or(left.len())];
@@ -149,8 +168,8 @@ pub(super) fn scan(text: &str, captures: &[&str]) -> Result<Vec<(usize, Piece)>,
     Ok(pieces)
 }
 
-/// The name in the braces that `left` begins with.
-fn capture_name<'a>(left: &'a str, at: usize, captures: &[&str]) -> Result<&'a str, TemplateError> {
+/// What the braces that `left` begins with name.
+fn place(left: &str, at: usize, names: Names<'_>) -> Result<Piece, TemplateError> {
     let name = left.strip_prefix('{').and_then(|inner| inner.split_once('}')).map(|(name, _)| name);
     let Some(name) = name.filter(|name| is_capture_name(name)) else {
         if let Some(name) = name.and_then(|name| name.strip_prefix('*')).filter(|name| is_capture_name(name)) {
@@ -159,15 +178,50 @@ fn capture_name<'a>(left: &'a str, at: usize, captures: &[&str]) -> Result<&'a s
         }
         return Err(TemplateError::new(at, "this brace opens or closes no capture").hint("a literal brace is written `{{` or `}}`"));
     };
-    if captures.contains(&name) {
-        return Ok(name);
+    match (names.captures.contains(&name), names.value(name)) {
+        (true, None) => Ok(Piece::Capture(name.into())),
+        (false, Some(_)) => Ok(Piece::Value(name.into())),
+        (true, Some(_)) => {
+            let error = TemplateError::new(at, format!("`{{{name}}}` is both a capture of the match and a value of the connection"));
+            Err(error.hint("give the capture another name"))
+        }
+        (false, None) => {
+            let hint = match nearest(name, names.all()) {
+                Some(near) => format!("did you mean `{{{near}}}`?"),
+                None if names.all().next().is_none() => "the match has no captures; literal braces are written `{{` and `}}`".to_owned(),
+                None => {
+                    let known = |names: &mut dyn Iterator<Item = &str>| names.map(|name| format!("`{{{name}}}`")).collect::<Vec<_>>().join(", ");
+                    let captures = known(&mut names.captures.iter().copied());
+                    let values = known(&mut names.values.iter().map(|(name, _)| *name));
+                    match (&*captures, &*values) {
+                        (captures, "") => format!("the match has {captures}"),
+                        ("", values) => format!("the provider has {values}"),
+                        (captures, values) => format!("the match has {captures}; the provider has {values}"),
+                    }
+                }
+            };
+            Err(TemplateError::new(at, format!("the match has no capture `{name}`")).hint(hint))
+        }
     }
-    let hint = match nearest(name, captures.iter().copied()) {
-        Some(near) => format!("did you mean `{{{near}}}`?"),
-        None if captures.is_empty() => "the match has no captures; literal braces are written `{{` and `}}`".to_owned(),
-        None => format!("the match has {}", captures.iter().map(|name| format!("`{{{name}}}`")).collect::<Vec<_>>().join(", ")),
-    };
-    Err(TemplateError::new(at, format!("the match has no capture `{name}`")).hint(hint))
+}
+
+/// A value that the registration fixes is text like any other, escaped for its place.
+pub(super) fn given(piece: Piece, names: Names<'_>, escape: impl Fn(&str) -> String) -> Piece {
+    match piece {
+        Piece::Value(name) => match names.value(&name).flatten() {
+            Some(text) => Piece::Text(escape(text).into()),
+            None => Piece::Value(name),
+        },
+        piece => piece,
+    }
+}
+
+/// The values that stand in these pieces.
+pub(super) fn values(pieces: &[Piece]) -> impl Iterator<Item = &str> {
+    pieces.iter().filter_map(|piece| match piece {
+        Piece::Value(name) => Some(&**name),
+        Piece::Text(_) | Piece::Capture(_) => None,
+    })
 }
 
 /// The nearest known name, if any is near.
