@@ -7,7 +7,7 @@ use super::scalar;
 use super::snapshot::HeaderEdits;
 use crate::attach::{Place, Scheme};
 use crate::identity::EndUserRules;
-use crate::route::Template;
+use crate::route::{Names, Template};
 use http::HeaderName;
 
 const HEADERS: Shape = Shape { name: "Headers", said: "`headers`" };
@@ -49,7 +49,7 @@ fn reserved_on_route(name: &HeaderName, rules: &EndUserRules, attach: Option<&Sc
 }
 
 /// Reads `headers:`. `attach` is how this route's token goes on, where it has one.
-pub(super) fn read(route: &Fields<'_>, captures: &[&str], rules: &EndUserRules, attach: Option<&Scheme>) -> HeaderEdits {
+pub(super) fn read(route: &Fields<'_>, names: Names<'_>, rules: &EndUserRules, attach: Option<&Scheme>) -> HeaderEdits {
     let mut edits = HeaderEdits::default();
     let Some(fields) = route.section("headers", HEADERS) else { return edits };
     let allowed = |name: HeaderName, at: &At| match reserved_on_route(&name, rules, attach) {
@@ -67,7 +67,7 @@ pub(super) fn read(route: &Fields<'_>, captures: &[&str], rules: &EndUserRules, 
             };
             let Some(name) = allowed(name, &header.at) else { continue };
             let Some(text) = scalar::template(node, fields.problems) else { continue };
-            match Template::parse(text, captures) {
+            match Template::parse(text, names) {
                 Ok(template) => into.push((name, template)),
                 Err(error) => fields.problems.say_inside(node, error.offset, error.message, error.hint),
             }

@@ -35,8 +35,8 @@ pub use providers::Definition;
 pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
-    ActAs, AdminToken, AdminTokens, Bind, Connect, Guard, HeaderEdits, KeySource, Listener, Logo, Route, Snapshot, Startup, StoreKind,
-    Timeouts,
+    ActAs, AdminToken, AdminTokens, Bind, Connect, Guard, HeaderEdits, HostSent, KeySource, Listener, Logo, Route, RouteOrigin, Snapshot,
+    Startup, StoreKind, Timeouts,
 };
 pub use sources::Env;
 

@@ -6,12 +6,12 @@ use super::fields::{Fields, Problems, Shape};
 use super::headers;
 use super::node::{Node, Value, shown};
 use super::scalar;
-use super::snapshot::{ActAs, Route, Timeouts};
+use super::snapshot::{ActAs, HeaderEdits, HostSent, Route, RouteOrigin, Timeouts};
 use super::upstream_url::{self, Target};
 use crate::attach::Scheme;
 use crate::identity::EndUserRules;
 use crate::provider::{Mint, Registration};
-use crate::route::{Overlap, Pattern, Rewrite, Table};
+use crate::route::{Names, Need, Overlap, Pattern, Rewrite, Table};
 use http::HeaderValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -132,17 +132,23 @@ fn read_route(fields: &Fields<'_>, known: &Known<'_>, captures: Option<&[&str]>,
     let own_attach = fields.get("attach").and_then(|node| definition::attach::read(node, problems));
     let allow_plain_http = fields.flag("allow_plain_http").unwrap_or(false);
     let upstream_node = fields.need("upstream");
-    let target = upstream_node.and_then(|node| upstream_url::read(node, allow_plain_http, problems));
     let carries = provider.as_ref().filter(|_| act_as.carries_token());
-    if let (Some(registration), Some(target), Some(node)) = (carries, &target, upstream_node) {
-        upstream_url::check_token_host(registration, &target.origin, node, problems);
+    let target = upstream_node.and_then(|node| {
+        let registration = carries.map(|registration| &**registration);
+        let known = upstream_url::Known { captures: captures.unwrap_or_default(), registration, act_as, allow_plain_http };
+        upstream_url::read(node, &known, problems)
+    });
+    if let (Some(registration), Some(Target { origin: RouteOrigin::Fixed(origin), .. }), Some(node)) = (carries, &target, upstream_node) {
+        upstream_url::check_token_host(registration, origin, node, problems);
     }
     let attach = own_attach.or_else(|| provider.as_ref().map(|registration| registration.attach.clone())).unwrap_or(Scheme::Bearer);
     let goes_on = carries.map(|_| &attach);
+    let values = carries.map(|registration| values(registration, act_as)).unwrap_or_default();
     let (edits, rewrite) = match captures {
         Some(captures) => {
-            let edits = headers::read(fields, captures, known.end_user, goes_on);
-            (Some(edits), rewrite(fields, target.as_ref(), upstream_node, captures))
+            let names = Names { captures, values: &values };
+            let edits = headers::read(fields, names, known.end_user, goes_on);
+            (Some(edits), rewrite(fields, target.as_ref(), upstream_node, names))
         }
         None => {
             for key in ["headers", "query", "set_query"] {
@@ -151,23 +157,33 @@ fn read_route(fields: &Fields<'_>, known: &Known<'_>, captures: Option<&[&str]>,
             (None, None)
         }
     };
-    let host = upstream_host(fields, target.as_ref());
+    let host = upstream_host(fields);
     let timeouts = timeouts(fields);
     let replay_body_max = replay_body_max(fields);
     let body_max = fields.get("max_body").filter(|node| !scalar::is_word(node, "none")).and_then(|node| scalar::size(node, problems));
     let cookies_pass = fields.choice("cookies", &[("strip", false), ("pass", true)]).unwrap_or(false);
     let callers = callers(fields, known);
+    let placeholder = fields.flag("placeholder");
     let upstream = upstream_node.and_then(|node| scalar::text(node, problems)).unwrap_or_default();
+    let (origin, rewrite, edits) = (target?.origin, rewrite?, edits?);
+    let needs = needs(&rewrite, &edits);
+    let has_own = match carries {
+        Some(registration) => !needs.is_empty() || matches!(origin, RouteOrigin::PerConnection(_)) || !registration.dialect.api.is_empty(),
+        None => false,
+    };
     Some(Route {
         name: name.into(),
         matches: matches.into(),
         act_as,
         provider,
-        origin: target?.origin,
-        rewrite: rewrite?,
+        origin,
+        needs,
+        has_own,
+        placeholder,
+        rewrite,
         upstream: upstream.into(),
         attach,
-        headers: edits?,
+        headers: edits,
         host,
         timeouts,
         replay_body_max,
@@ -177,8 +193,25 @@ fn read_route(fields: &Fields<'_>, known: &Known<'_>, captures: Option<&[&str]>,
     })
 }
 
+/// The values that a route's texts may hold: those of the end user's connection, or what the registration gives, which is the app's too.
+fn values(registration: &Registration, act_as: ActAs) -> Vec<(&str, Option<&str>)> {
+    let mut values = registration.dialect.value_names();
+    values.retain(|(_, given)| act_as == ActAs::User || given.is_some());
+    values
+}
+
+/// The values of a connection in a route's texts, each once.
+fn needs(rewrite: &Rewrite, edits: &HeaderEdits) -> Box<[Need]> {
+    let headers = edits.set.iter().chain(&edits.add).flat_map(|(_, template)| template.values());
+    let headers = headers.map(|name| Need { name: name.into(), in_path: false });
+    let mut needs: Vec<Need> = rewrite.needs().chain(headers).collect();
+    needs.sort();
+    needs.dedup();
+    needs.into()
+}
+
 fn not_in_this_version(fields: &Fields<'_>) {
-    fields.not_yet(&["send", "rate_limit", "response", "placeholder"]);
+    fields.not_yet(&["send", "rate_limit", "response"]);
     fields.only("websocket", "false");
     fields.only("rewrite_location", "false");
     fields.only("follow", "no");
@@ -235,7 +268,7 @@ fn provider(fields: &Fields<'_>, known: &Known<'_>, act_as: ActAs) -> Option<Arc
     known.providers.get(id).cloned()
 }
 
-fn rewrite(fields: &Fields<'_>, target: Option<&Target<'_>>, upstream: Option<&Node>, captures: &[&str]) -> Option<Rewrite> {
+fn rewrite(fields: &Fields<'_>, target: Option<&Target<'_>>, upstream: Option<&Node>, names: Names<'_>) -> Option<Rewrite> {
     let problems = fields.problems;
     let before = problems.count();
     let pairs = |key| -> Vec<(&Node, (String, String))> {
@@ -247,7 +280,7 @@ fn rewrite(fields: &Fields<'_>, target: Option<&Target<'_>>, upstream: Option<&N
     for (pairs, is_set) in [(&defaults, false), (&set, true)] {
         for (node, pair) in pairs {
             let one = std::slice::from_ref(pair);
-            if let Err(error) = if is_set { Rewrite::parse("/", &[], one, captures) } else { Rewrite::parse("/", one, &[], captures) } {
+            if let Err(error) = if is_set { Rewrite::parse("/", &[], one, names) } else { Rewrite::parse("/", one, &[], names) } {
                 problems.say_inside(node, error.offset, error.message, error.hint);
             }
         }
@@ -256,14 +289,14 @@ fn rewrite(fields: &Fields<'_>, target: Option<&Target<'_>>, upstream: Option<&N
     let slash = if target.path_and_query.starts_with('/') { "" } else { "/" };
     let path_and_query = format!("{slash}{}", target.path_and_query);
     let alone = |pairs: Vec<(&Node, (String, String))>| pairs.into_iter().map(|(_, pair)| pair).collect::<Vec<_>>();
-    if let Err(error) = Rewrite::parse(&path_and_query, &[], &[], captures) {
+    if let Err(error) = Rewrite::parse(&path_and_query, &[], &[], names) {
         let offset = target.offset + error.offset.saturating_sub(slash.len());
         problems.say_inside(node, offset, error.message, error.hint);
     }
     if fields.problems.count() > before {
         return None;
     }
-    match Rewrite::parse(&path_and_query, &alone(defaults), &alone(set), captures) {
+    match Rewrite::parse(&path_and_query, &alone(defaults), &alone(set), names) {
         Ok(rewrite) => Some(rewrite),
         Err(error) => {
             problems.say_inside(node, 0, error.message, error.hint);
@@ -272,20 +305,21 @@ fn rewrite(fields: &Fields<'_>, target: Option<&Target<'_>>, upstream: Option<&N
     }
 }
 
-/// The `Host` that goes upstream: `None` keeps the client's.
-fn upstream_host(fields: &Fields<'_>, target: Option<&Target<'_>>) -> Option<HeaderValue> {
-    let own = target.map(|target| target.origin.host_header.clone());
-    let Some(node) = fields.get("upstream_host") else { return own };
-    match scalar::text(node, fields.problems)? {
-        "upstream" => own,
-        "preserve" => None,
-        name => {
+/// The `Host` that goes upstream.
+fn upstream_host(fields: &Fields<'_>) -> HostSent {
+    let Some(node) = fields.get("upstream_host") else { return HostSent::Upstream };
+    match scalar::text(node, fields.problems) {
+        Some("upstream") | None => HostSent::Upstream,
+        Some("preserve") => HostSent::Preserve,
+        Some(name) => {
             let is_authority = name.parse::<http::uri::Authority>().is_ok_and(|authority| !authority.as_str().contains('@'));
-            let value = HeaderValue::from_str(name).ok().filter(|_| is_authority);
-            if value.is_none() {
-                fields.say(&node.at, format!("expected `upstream`, `preserve` or a host, found {}", node.found()), None);
+            match HeaderValue::from_str(name).ok().filter(|_| is_authority) {
+                Some(value) => HostSent::Name(value),
+                None => {
+                    fields.say(&node.at, format!("expected `upstream`, `preserve` or a host, found {}", node.found()), None);
+                    HostSent::Upstream
+                }
             }
-            value
         }
     }
 }

@@ -3,8 +3,8 @@
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
 use crate::identity::{Callers, EndUserRules};
-use crate::provider::Registration;
-use crate::route::{Rewrite, Table};
+use crate::provider::{OriginTemplate, Registration};
+use crate::route::{Need, Rewrite, Table};
 use crate::upstream::Origin;
 use http::{HeaderName, HeaderValue};
 use std::collections::BTreeMap;
@@ -178,8 +178,26 @@ impl ActAs {
     }
 }
 
+/// Where a route's calls go.
+#[derive(Debug, Clone)]
+pub enum RouteOrigin {
+    Fixed(Arc<Origin>),
+    /// The host holds values of the call's connection.
+    PerConnection(Arc<OriginTemplate>),
+}
+
+/// `upstream_host` of a route.
+#[derive(Debug, Clone)]
+pub enum HostSent {
+    /// Of the origin that the call goes to.
+    Upstream,
+    /// The client's own.
+    Preserve,
+    Name(HeaderValue),
+}
+
 /// A checked route.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Route {
     /// `name`, or the match itself where it has none; unique.
     pub name: Box<str>,
@@ -188,7 +206,13 @@ pub struct Route {
     pub act_as: ActAs,
     /// There unless `as: none` without a provider.
     pub provider: Option<Arc<Registration>>,
-    pub origin: Arc<Origin>,
+    pub origin: RouteOrigin,
+    /// The values of the call's connection that its texts hold, but for the host's.
+    pub needs: Box<[Need]>,
+    /// Whether its calls have a part that is their connection's own: `needs`, a host, or what the provider puts on every call.
+    pub has_own: bool,
+    /// `placeholder`, where the route has a word of its own on it.
+    pub placeholder: Option<bool>,
     /// How path and query become the upstream's, from `upstream`, `query` and `set_query`.
     pub rewrite: Rewrite,
     /// `upstream` as written.
@@ -196,8 +220,8 @@ pub struct Route {
     /// The route's `attach` or its provider's.
     pub attach: Scheme,
     pub headers: HeaderEdits,
-    /// The `Host` sent upstream; `None` keeps the client's (`upstream_host: preserve`).
-    pub host: Option<HeaderValue>,
+    /// The `Host` sent upstream.
+    pub host: HostSent,
     pub timeouts: Timeouts,
     /// `retry.max_body`: up to how long a request body is kept for the one replay after a 401.
     pub replay_body_max: usize,

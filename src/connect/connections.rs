@@ -173,7 +173,11 @@ impl Connect {
             super::create::check_metadata(&known.record.metadata).map_err(super::ConnectError::Invalid)?;
             known.record.updated_at = self.clock.now();
             match self.records.put_connection(&known.record, Expect::Version(known.version)).await {
-                Ok(_) => return Ok(Some(self.with_last_use(known.record))),
+                Ok(_) => {
+                    // Calls go where the metadata says: the next one by what it says now.
+                    self.keeper.forget(key.borrow());
+                    return Ok(Some(self.with_last_use(known.record)));
+                }
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }

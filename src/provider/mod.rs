@@ -8,6 +8,7 @@ mod hosts;
 mod key;
 mod place;
 mod text;
+mod values;
 
 pub use dialect::{
     Also, BodyFormat, CallShape, CallbackRules, Calls, Companions, DeviceRules, Dialect, ErrorRules, Path, RenewBy, Renewal, ReplyMap,
@@ -18,6 +19,7 @@ pub use hosts::TokenHost;
 pub use key::{JwtKey, KeyFault};
 pub use place::{Capture, From, Input, Kind, Lookup};
 pub use text::{Filled, FilledFault};
+pub use values::{Metadata, NoOrigin, OriginTemplate, origin};
 
 use crate::attach::Scheme;
 use crate::base::secret::Secret;

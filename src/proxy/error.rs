@@ -6,7 +6,7 @@ use super::relay::ProxyBody;
 use crate::base::problem::Problem;
 use crate::config::{Bind, Snapshot};
 use crate::identity::{EndUser, IdentityError};
-use crate::token::KeeperError;
+use crate::token::{KeeperError, OwnFault};
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -38,6 +38,13 @@ pub enum ProxyError {
         provider: Arc<str>,
         end_user: String,
         account: Option<String>,
+    },
+    /// The connection lacks a value that the route needs, or has one that leads where no token may go: to connect again mends both.
+    ConnectionUnfit {
+        provider: Arc<str>,
+        end_user: String,
+        account: Option<String>,
+        fault: OwnFault,
     },
     BodyTooLarge {
         max: u64,
@@ -107,7 +114,9 @@ impl ProxyError {
             Self::MethodNotAllowed { .. } => ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "No route takes this method", DENIED),
             Self::ConnectRefused => ("connect-refused", StatusCode::METHOD_NOT_ALLOWED, "CONNECT is refused", DENIED),
             Self::NotConnected { .. } => ("not-connected", StatusCode::UNAUTHORIZED, "The end user is not connected", DENIED),
-            Self::ReconnectRequired { .. } => ("reconnect-required", StatusCode::UNAUTHORIZED, "The end user must connect again", DENIED),
+            Self::ReconnectRequired { .. } | Self::ConnectionUnfit { .. } => {
+                ("reconnect-required", StatusCode::UNAUTHORIZED, "The end user must connect again", DENIED)
+            }
             Self::BodyTooLarge { .. } => ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large", DENIED),
             Self::ProviderNotConfigured { .. } => {
                 ("provider-not-configured", StatusCode::SERVICE_UNAVAILABLE, "The provider is not configured", "proxy_configuration_error")
@@ -155,6 +164,8 @@ impl ProxyError {
             }
             Self::NotConnected { provider, .. } => format!("The end user has no connection to `{provider}`. The admin call in `connect` makes a link by which they can connect."),
             Self::ReconnectRequired { provider, .. } => format!("The end user's grant at `{provider}` has ended. The admin call in `connect` makes a link by which they can connect."),
+            Self::ConnectionUnfit { provider, fault: OwnFault::Value(name), .. } => format!("The end user's connection to `{provider}` has no usable `{name}`, which this route's upstream needs. Connecting again asks for it; an import or the admin API can set it in the connection's metadata."),
+            Self::ConnectionUnfit { provider, fault: OwnFault::Host, .. } => format!("The values of the end user's connection to `{provider}` make a host that its tokens may not be sent to: see `token_hosts`. Nothing was sent. Connecting again, or the connection's metadata, corrects them."),
             Self::BodyTooLarge { max } => format!("The route takes bodies of at most {max} bytes."),
             Self::ProviderNotConfigured { provider } => format!("`{provider}` is optional and a variable of its registration is not set; `attache check` names it."),
             Self::RefreshFailed { provider, .. } => format!("`{provider}` did not give a new access token just now, and none that is still valid is left. Nothing is lost: try again later; the log says why."),
@@ -174,7 +185,9 @@ impl ProxyError {
         problem.proxy_error = Some(proxy_error);
         problem.instance = cx.request_id.to_str().ok().map(str::to_owned);
         match &self {
-            Self::NotConnected { provider, end_user, account } | Self::ReconnectRequired { provider, end_user, account } => {
+            Self::NotConnected { provider, end_user, account }
+            | Self::ReconnectRequired { provider, end_user, account }
+            | Self::ConnectionUnfit { provider, end_user, account, .. } => {
                 problem.members.insert("connect".to_owned(), connect_call(&view.snapshot, provider, end_user, account.as_deref()));
                 problem = problem.header(WWW_AUTHENTICATE, HeaderValue::from_static("Attache"));
             }
@@ -213,6 +226,13 @@ impl ProxyError {
             Self::Internal(why) => tracing::error!(request.id = id, error = name, why = %why.escape_debug(), "internal failure"),
             Self::RefreshFailed { provider, .. } => {
                 tracing::warn!(request.id = id, error = name, provider.id = %provider, "call failed for want of a token")
+            }
+            Self::ConnectionUnfit { provider, fault, .. } => {
+                let lacks = match fault {
+                    OwnFault::Value(name) => &**name,
+                    OwnFault::Host => "host",
+                };
+                tracing::warn!(request.id = id, error = name, provider.id = %provider, connection.lacks = lacks, "a connection does not fit its route")
             }
             Self::StoreUnavailable => tracing::error!(request.id = id, error = name, "call failed for want of the store"),
             _ => {}

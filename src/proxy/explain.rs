@@ -3,7 +3,7 @@
 use super::error::ProxyError;
 use super::resolve;
 use crate::attach::{Place, Scheme};
-use crate::config::Snapshot;
+use crate::config::{RouteOrigin, Snapshot};
 use http::{Method, Uri};
 use serde_json::{Value, json};
 
@@ -48,7 +48,12 @@ pub fn explain(snapshot: &Snapshot, method: &Method, url: &str) -> Result<Explai
             explained.matches = Some(route.matches.to_string());
             explained.provider = route.provider.as_ref().map(|provider| provider.id.to_string());
             explained.act_as = Some(route.act_as.word());
-            explained.upstream_url = Some(snapshot.masked(&format!("{}://{}{path}", route.origin.scheme(), route.origin.authority)));
+            // Of a host that is the connection's own its places are shown.
+            let origin = match &route.origin {
+                RouteOrigin::Fixed(origin) => format!("{}://{}", origin.scheme(), origin.authority),
+                RouteOrigin::PerConnection(template) => format!("{}://{}", if template.tls { "https" } else { "http" }, template.written),
+            };
+            explained.upstream_url = Some(snapshot.masked(&format!("{origin}{path}")));
             explained.attach = Some(if carries { scheme_words(&route.attach) } else { "none".to_owned() });
             if let Some(provider) = route.provider.as_ref().filter(|provider| provider.off.is_some()) {
                 explained.refused = refused(&ProxyError::ProviderNotConfigured { provider: provider.id.clone() });

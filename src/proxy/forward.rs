@@ -6,8 +6,9 @@ use super::error::ProxyError;
 use super::relay::{ProxyBody, Relay};
 use super::{Target, View, headers};
 use crate::attach::Place;
-use crate::config::Timeouts;
-use crate::token::Token;
+use crate::config::{RouteOrigin, Timeouts};
+use crate::identity::EndUser;
+use crate::token::{Own, OwnFault, Token};
 use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendFault, Stage};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -23,6 +24,33 @@ pub(super) struct Call<'c> {
     pub(super) cx: &'c Context,
     pub(super) head: &'c http::request::Parts,
     pub(super) target: &'c Target<'c>,
+    /// Whose token it carries, where it is an end user's.
+    pub(super) end_user: Option<EndUser<'c>>,
+}
+
+impl Call<'_> {
+    /// The connection's own part of the call, where there is one.
+    fn own(&self, token: Option<&Token>) -> Result<Option<Arc<Own>>, ProxyError> {
+        let route = self.target.route;
+        if !route.has_own {
+            return Ok(None);
+        }
+        let (Some(provider), Some(token)) = (&route.provider, token) else { return Ok(None) };
+        let own = token.own(provider);
+        own.meets(&route.needs).map_err(|fault| self.unusable(fault))?;
+        Ok(Some(own))
+    }
+
+    fn unusable(&self, fault: OwnFault) -> ProxyError {
+        let provider = self.target.route.provider.as_ref().map(|provider| Arc::clone(&provider.id)).unwrap_or_default();
+        match self.end_user {
+            Some(EndUser { name, account }) => {
+                ProxyError::ConnectionUnfit { provider, end_user: name.to_owned(), account: account.map(str::to_owned), fault }
+            }
+            // The app's own token has no values but those of the config, which were checked with it.
+            None => ProxyError::Internal(format!("a route of the app's own token needs what no config gives: {fault:?}")),
+        }
+    }
 }
 
 /// Sends the call and answers with what came back.
@@ -41,8 +69,19 @@ pub(super) async fn forward(
     let deadline = route.timeouts.total.map(|total| Instant::now() + total);
     let (mut stale_once, mut rejected_once) = (false, false);
     loop {
-        let request = build(&call, token.as_deref(), body)?;
-        match exchange(pool, &route.origin, &route.timeouts, deadline, request, upload.as_deref()).await {
+        // Anew for each token: a newer one may be of a connection that was made again since.
+        let own = call.own(token.as_deref())?;
+        let own_origin;
+        let origin = match (&route.origin, &own) {
+            (RouteOrigin::Fixed(origin), _) => origin,
+            (RouteOrigin::PerConnection(template), Some(own)) => {
+                own_origin = own.origin(template).map_err(|fault| call.unusable(fault))?;
+                &own_origin
+            }
+            (RouteOrigin::PerConnection(_), None) => return Err(ProxyError::Internal("a host of a connection's without one".to_owned())),
+        };
+        let request = build(&call, (token.as_deref(), own.as_deref()), origin, body)?;
+        match exchange(pool, origin, &route.timeouts, deadline, request, upload.as_deref()).await {
             Ok((response, lease)) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     // No `Upgrade` ever goes upstream (RFC 9110 §7.8): passed on, this would open a tunnel that nobody checks.
@@ -63,7 +102,7 @@ pub(super) async fn forward(
             }
             Err(Failed::Send(SendFault::Stale)) if !stale_once && upload.is_none() && call.head.method.is_idempotent() => {
                 stale_once = true;
-                pool.distrust(&route.origin);
+                pool.distrust(origin);
                 body = OutBody::Empty;
             }
             Err(failed) => return Err(failed.into_error(upload.as_deref(), route.body_max)),
@@ -80,8 +119,20 @@ fn again(upload: Option<&Rc<Upload>>) -> Option<OutBody> {
 }
 
 /// The upstream's request: rewritten target, own headers, and the credential last, over what is really sent.
-fn build(call: &Call<'_>, token: Option<&Token>, body: OutBody) -> Result<Request<OutBody>, ProxyError> {
-    let target = call.target;
+fn build(
+    call: &Call<'_>,
+    (token, own): (Option<&Token>, Option<&Own>),
+    origin: &Origin,
+    body: OutBody,
+) -> Result<Request<OutBody>, ProxyError> {
+    let with_own;
+    let target = match own {
+        None => call.target,
+        Some(own) => {
+            with_own = call.target.with(own);
+            &with_own
+        }
+    };
     let route = target.route;
     let attach_query = match (route.act_as.carries_token(), route.attach.place()) {
         (true, Place::Query(name)) => Some(name),
@@ -94,7 +145,7 @@ fn build(call: &Call<'_>, token: Option<&Token>, body: OutBody) -> Result<Reques
     let mut request = Request::new(body);
     *request.method_mut() = call.head.method.clone();
     *request.uri_mut() = Uri::from(path);
-    *request.headers_mut() = headers::outgoing(call.view, call.cx, &call.head.headers, target)
+    *request.headers_mut() = headers::outgoing(call.view, call.cx, &call.head.headers, target, origin)
         .map_err(|_| ProxyError::BadPath("a part of it cannot stand in a header that the route sets"))?;
     if let Some(token) = token {
         let (mut head, body) = request.into_parts();

@@ -7,8 +7,10 @@ use super::context::{Context, REQUEST_ID, TRACEPARENT};
 use super::{Target, View};
 use crate::attach::Place;
 use crate::base::problem::PROXY_STATUS;
-use crate::config::Route;
+use crate::config::{HostSent, Route};
 use crate::identity::EndUserRules;
+use crate::token::Own;
+use crate::upstream::Origin;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VARY, VIA};
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 
@@ -68,6 +70,7 @@ pub(super) fn outgoing(
     cx: &Context,
     client: &HeaderMap,
     target: &Target<'_>,
+    origin: &Origin,
 ) -> Result<HeaderMap, crate::route::TemplateFault> {
     let route: &Route = target.route;
     let rules = &view.snapshot.end_user;
@@ -87,7 +90,7 @@ pub(super) fn outgoing(
             || *name == http::header::AUTHORIZATION
             || Some(name) == attach_header
             || (*name == COOKIE && !route.cookies_pass)
-            || (*name == HOST && route.host.is_some())
+            || (*name == HOST && !matches!(route.host, HostSent::Preserve))
             // The length of a body that comes in chunks is not the client's to say (RFC 9112 §6.3).
             || (*name == CONTENT_LENGTH && chunked)
             || (named.has(name) && *name != HOST && *name != CONTENT_LENGTH);
@@ -98,16 +101,34 @@ pub(super) fn outgoing(
     if wants_trailers(client) {
         sent.insert(TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(host) = &route.host {
-        sent.insert(HOST, host.clone());
+    match &route.host {
+        HostSent::Upstream => drop(sent.insert(HOST, origin.host_header.clone())),
+        HostSent::Name(host) => drop(sent.insert(HOST, host.clone())),
+        HostSent::Preserve => {}
     }
     sent.append(VIA, VIA_US);
     sent.insert(REQUEST_ID, cx.request_id.clone());
     if let Some(begun) = &cx.traceparent {
         sent.insert(TRACEPARENT, begun.clone());
     }
+    if let Some(own) = target.own {
+        accompany(&mut sent, own, rules);
+    }
     edit(&mut sent, target)?;
     Ok(sent)
+}
+
+/// What the provider puts on every call that carries its token. The route's own edits come after it, and the credential after those.
+fn accompany(sent: &mut HeaderMap, own: &Own, rules: &EndUserRules) {
+    let allowed = |name: &HeaderName| !hop_by_hop(name) && !is_ours(name, rules) && *name != HOST && *name != CONTENT_LENGTH;
+    for (name, value) in own.set_headers.iter().filter(|(name, _)| allowed(name)) {
+        sent.insert(name, value.clone());
+    }
+    for (name, value) in own.headers.iter().filter(|(name, _)| allowed(name)) {
+        if !sent.contains_key(name) {
+            sent.insert(name, value.clone());
+        }
+    }
 }
 
 /// The route's own `headers:`.

@@ -22,7 +22,7 @@ use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
 use crate::config::{ActAs, Live, Route, Snapshot};
 use crate::identity::EndUser;
 use crate::provider::Registration;
-use crate::token::{Keeper, KeeperError, Token};
+use crate::token::{Keeper, KeeperError, Own, Token};
 use crate::upstream::{Connector, Pool};
 use context::{Context, Ids};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -68,6 +68,17 @@ pub(crate) struct Target<'c> {
     pub(crate) route: &'c Arc<Route>,
     pub(crate) captures: crate::route::Captures<'c>,
     pub(crate) query: Option<&'c str>,
+    /// The connection's own part of the call, where the route or its provider has one; known with the token.
+    pub(crate) own: Option<&'c Own>,
+}
+
+impl<'c> Target<'c> {
+    fn with<'o>(&self, own: &'o Own) -> Target<'o>
+    where
+        'c: 'o,
+    {
+        Target { captures: self.captures.with(&own.extras), own: Some(own), ..*self }
+    }
 }
 
 /// The connection whose token the call carries.
@@ -122,7 +133,7 @@ impl Proxy {
             None => None,
         };
         let (outgoing, upload) = body::prepare(incoming, &head.headers, target.route)?;
-        let call = forward::Call { view, cx, head, target: &target };
+        let call = forward::Call { view, cx, head, target: &target, end_user: who.and_then(|who| who.end_user) };
         let rejected = async |used: &Arc<Token>| match who {
             Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,
             None => None,

@@ -13,7 +13,7 @@ pub(super) fn resolve<'c>(snapshot: &'c Snapshot, method: &Method, host: Option<
     }
     path::check(uri.path()).map_err(|fault| ProxyError::BadPath(fault.reason()))?;
     match snapshot.routes.find(method, host, uri.path()) {
-        Found::Route { value, captures } => Ok(Target { route: value, captures, query: uri.query() }),
+        Found::Route { value, captures } => Ok(Target { route: value, captures, query: uri.query(), own: None }),
         Found::MethodNotAllowed { allow } => Err(ProxyError::MethodNotAllowed { allow }),
         Found::None => Err(ProxyError::NoRoute { absolute: false }),
     }

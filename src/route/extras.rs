@@ -32,7 +32,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    fn new((name, value): (&str, &str)) -> Self {
+    fn new((name, value): &(Box<str>, String)) -> Self {
         Pair { name: name.as_bytes().into(), text: format!("{}={}", query_text(name), query_text(value)).into() }
     }
 }
@@ -58,13 +58,9 @@ impl Extras {
 
     /// With the provider's pairs: `query` unless the client sent one of that name, `set_query` whatever it sent.
     #[must_use]
-    pub fn with_query<'v>(
-        mut self,
-        query: impl IntoIterator<Item = (&'v str, &'v str)>,
-        set_query: impl IntoIterator<Item = (&'v str, &'v str)>,
-    ) -> Self {
-        self.query = query.into_iter().map(Pair::new).collect();
-        self.set_query = set_query.into_iter().map(Pair::new).collect();
+    pub fn with_query(mut self, query: &[(Box<str>, String)], set_query: &[(Box<str>, String)]) -> Self {
+        self.query = query.iter().map(Pair::new).collect();
+        self.set_query = set_query.iter().map(Pair::new).collect();
         self
     }
 
@@ -133,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_value_that_would_walk_a_path_fits_everywhere_else() {
-        for (text, in_path) in [("acme", true), ("a b/c", true), ("..", false), ("../x", false), ("a\\b", false), (".x", true), ("é", true)] {
+        for (text, in_path) in [("acme", true), ("a b/c", true), ("..", false), ("../x", false), ("a\\b", false), (".x", true), ("é", true)]
+        {
             let extras = Extras::new([("v", text.into())]);
             assert_eq!(extras.meets(&Need { name: "v".into(), in_path: true }), in_path, "{text}");
             assert!(extras.meets(&Need { name: "v".into(), in_path: false }), "{text}");

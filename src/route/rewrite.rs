@@ -75,7 +75,8 @@ impl Rewrite {
     /// The values of a connection that stand in it, each with its strictest place.
     pub fn needs(&self) -> impl Iterator<Item = Need> {
         let in_path = values(&self.path).map(|name| (name, true));
-        let in_query = self.defaults.iter().map(|default| &default.pair).chain([&self.upstream, &self.set]).flat_map(|pieces| values(pieces));
+        let in_query =
+            self.defaults.iter().map(|default| &default.pair).chain([&self.upstream, &self.set]).flat_map(|pieces| values(pieces));
         in_path.chain(in_query.map(|name| (name, false))).map(|(name, in_path)| Need { name: name.into(), in_path })
     }
 
@@ -218,8 +219,7 @@ fn parse_upstream(text: &str, known: Names<'_>) -> Result<Upstream, TemplateErro
     let mut at = path_text.len() + 1;
     for pair in query.split('&') {
         if !pair.is_empty() {
-            let (name, pieces) =
-                parse_upstream_pair(pair, known).map_err(|error| TemplateError { offset: error.offset + at, ..error })?;
+            let (name, pieces) = parse_upstream_pair(pair, known).map_err(|error| TemplateError { offset: error.offset + at, ..error })?;
             upstream.pairs.push(pieces);
             upstream.names.push(name);
         }

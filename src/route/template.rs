@@ -190,7 +190,8 @@ fn place(left: &str, at: usize, names: Names<'_>) -> Result<Piece, TemplateError
                 Some(near) => format!("did you mean `{{{near}}}`?"),
                 None if names.all().next().is_none() => "the match has no captures; literal braces are written `{{` and `}}`".to_owned(),
                 None => {
-                    let known = |names: &mut dyn Iterator<Item = &str>| names.map(|name| format!("`{{{name}}}`")).collect::<Vec<_>>().join(", ");
+                    let known =
+                        |names: &mut dyn Iterator<Item = &str>| names.map(|name| format!("`{{{name}}}`")).collect::<Vec<_>>().join(", ");
                     let captures = known(&mut names.captures.iter().copied());
                     let values = known(&mut names.values.iter().map(|(name, _)| *name));
                     match (&*captures, &*values) {

@@ -2,6 +2,7 @@
 
 use super::gate::Gates;
 use super::mint::Means;
+use super::own::OwnSlot;
 use super::refresh::{Flight, Want};
 use super::schedule::{self, Phase, Schedule};
 use super::table::{Landing, Outcome, Slot, Table};
@@ -31,6 +32,7 @@ pub struct Token {
     pub obtained_at: UnixMillis,
     pub expires_at: Option<UnixMillis>,
     pub connection_id: Box<str>,
+    pub(super) own: OwnSlot,
     schedule: Schedule,
     /// When this process came to hold it, by the clock that is never set.
     held_since: Instant,
@@ -53,6 +55,7 @@ impl Token {
             obtained_at: record.obtained_at,
             expires_at: record.expires_at,
             connection_id: record.id.clone(),
+            own: OwnSlot::new(&record.metadata),
             schedule: Schedule::of(record.obtained_at, record.expires_at, renewable, &policy, now, steady),
             held_since: steady,
         })

@@ -10,12 +10,14 @@ mod gate;
 mod journal;
 mod keeper;
 mod mint;
+mod own;
 mod refresh;
 mod schedule;
 mod settle;
 mod table;
 
 pub use keeper::{Keeper, KeeperError, Token};
+pub use own::{Own, OwnFault};
 
 #[cfg(test)]
 mod tests;
