@@ -177,12 +177,13 @@ fn a_routes_keys_are_read() {
     );
     let snapshot = loaded(&format!("{HEAD}{route}"));
     let route = &snapshot.route_list[0];
-    assert_eq!((&*route.origin.host, route.origin.port), ("www.googleapis.com", 443));
+    let RouteOrigin::Fixed(origin) = &route.origin else { panic!("a literal host") };
+    assert_eq!((&*origin.host, origin.port), ("www.googleapis.com", 443));
     assert_eq!((route.headers.set.len(), route.headers.add.len(), route.headers.remove.len()), (1, 1, 1));
     let seconds = |n| Some(Duration::from_secs(n));
     assert_eq!(route.timeouts, Timeouts { connect: seconds(1), first_byte: None, idle: seconds(60), total: seconds(120) });
     assert_eq!((route.replay_body_max, route.body_max), (1 << 20, Some(10_000_000)));
-    assert!(route.cookies_pass && route.host.is_none());
+    assert!(route.cookies_pass && matches!(route.host, HostSent::Preserve));
     assert_eq!(snapshot.guard.hosts, ["drive.localhost".into()]);
     assert!(snapshot.callers.0[0].may("GET,POST drive.localhost/x/{id}", Some("google")));
 }

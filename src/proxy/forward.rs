@@ -3,6 +3,7 @@
 use super::body::{OutBody, Upload};
 use super::context::Context;
 use super::error::ProxyError;
+use super::expired::{self, Held};
 use super::relay::{ProxyBody, Relay};
 use super::{Target, View, headers};
 use crate::attach::Place;
@@ -82,14 +83,15 @@ pub(super) async fn forward(
         };
         let request = build(&call, (token.as_deref(), own.as_deref()), origin, body)?;
         match exchange(pool, origin, &route.timeouts, deadline, request, upload.as_deref()).await {
-            Ok((response, lease)) => {
+            Ok((mut response, lease)) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     // No `Upgrade` ever goes upstream (RFC 9110 §7.8): passed on, this would open a tunnel that nobody checks.
                     return Err(ProxyError::UpstreamBadResponse("it switched protocols unasked".to_owned()));
                 }
-                if response.status() == StatusCode::UNAUTHORIZED
-                    && !rejected_once
+                let mut held = Held::new();
+                if !rejected_once
                     && let Some(used) = &token
+                    && is_expired(&call, &mut response, deadline, &mut held).await?
                     && let Some(again) = again(upload.as_ref())
                     && let Some(newer) = rejected(used).await
                 {
@@ -98,7 +100,7 @@ pub(super) async fn forward(
                     (token, body) = (Some(newer), again);
                     continue;
                 }
-                return Ok(answer(&call, response, lease, upload, deadline));
+                return Ok(answer(&call, response, held, lease, upload, deadline));
             }
             Err(Failed::Send(SendFault::Stale)) if !stale_once && upload.is_none() && call.head.method.is_idempotent() => {
                 stale_once = true;
@@ -107,6 +109,23 @@ pub(super) async fn forward(
             }
             Err(failed) => return Err(failed.into_error(upload.as_deref(), route.body_max)),
         }
+    }
+}
+
+/// Whether the upstream says that the token is no good: by a 401, or as its provider's `expired_when` knows it.
+async fn is_expired(
+    call: &Call<'_>,
+    response: &mut Response<Incoming>,
+    deadline: Option<Instant>,
+    held: &mut Held,
+) -> Result<bool, ProxyError> {
+    let route = call.target.route;
+    match &route.provider {
+        _ if response.status() == StatusCode::UNAUTHORIZED => Ok(true),
+        Some(provider) if !provider.dialect.expired_when.is_empty() => {
+            expired::judge(provider, &call.head.method, response, (&route.timeouts, deadline), held).await
+        }
+        _ => Ok(false),
     }
 }
 
@@ -221,6 +240,7 @@ async fn exchange(
 fn answer(
     call: &Call<'_>,
     response: Response<Incoming>,
+    held: Held,
     lease: Lease<OutBody>,
     upload: Option<Rc<Upload>>,
     deadline: Option<Instant>,
@@ -236,6 +256,6 @@ fn answer(
     }
     headers::answer(&mut head.headers, call.view, call.cx, route);
     let told = (head.status.as_u16(), call.cx.take_log());
-    let relay = Relay::new(incoming, lease, upload, (route.timeouts.idle, deadline), told);
+    let relay = Relay::new(incoming, held, lease, upload, (route.timeouts.idle, deadline), told);
     Response::from_parts(head, ProxyBody::Relay(relay))
 }

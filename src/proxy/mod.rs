@@ -6,6 +6,7 @@
 mod body;
 mod context;
 mod error;
+mod expired;
 pub mod explain;
 mod forward;
 mod guard;

@@ -2,6 +2,7 @@
 
 use super::body::{OutBody, Upload};
 use super::context::CallLog;
+use super::expired::Held;
 use crate::upstream::Lease;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -29,6 +30,8 @@ pub enum ProxyBody {
 #[derive(Debug)]
 pub struct Relay {
     incoming: Incoming,
+    /// What was read of it already, to go on first.
+    held: Held,
     lease: Option<Lease<OutBody>>,
     upload: Option<Rc<Upload>>,
     idle: Option<Duration>,
@@ -46,13 +49,15 @@ pub struct Relay {
 impl Relay {
     pub(super) fn new(
         incoming: Incoming,
+        held: Held,
         lease: Lease<OutBody>,
         upload: Option<Rc<Upload>>,
         (idle, deadline): (Option<Duration>, Option<Instant>),
         (status, log): (u16, Option<CallLog>),
     ) -> Self {
-        let mut relay = Relay { incoming, lease: Some(lease), upload, idle, deadline, timer: None, moved: false, status, bytes: 0, log };
-        if relay.incoming.is_end_stream() {
+        let mut relay =
+            Relay { incoming, held, lease: Some(lease), upload, idle, deadline, timer: None, moved: false, status, bytes: 0, log };
+        if relay.is_end_stream() {
             relay.finish(true, None);
         }
         relay
@@ -97,7 +102,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        let whole = self.incoming.is_end_stream();
+        let whole = self.is_end_stream();
         self.finish(whole, (!whole).then_some("client-gone"));
     }
 }
@@ -108,7 +113,11 @@ impl Body for Relay {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
+        let polled = match this.held.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut this.incoming).poll_frame(cx),
+        };
+        match polled {
             Poll::Pending => {
                 ready!(this.poll_patience(cx));
                 this.finish(false, Some("upstream-timeout"));
@@ -125,7 +134,7 @@ impl Body for Relay {
             Poll::Ready(Some(Ok(frame))) => {
                 this.moved = true;
                 this.bytes += frame.data_ref().map_or(0, |part| part.len() as u64);
-                if this.incoming.is_end_stream() {
+                if this.is_end_stream() {
                     this.finish(true, None);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -134,11 +143,18 @@ impl Body for Relay {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.held.is_empty() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let held: u64 = self.held.iter().filter_map(Frame::data_ref).map(|part| part.len() as u64).sum();
+        let rest = self.incoming.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + held);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint
     }
 }
 
