@@ -6,7 +6,7 @@ use crate::base::secret::Secret;
 use crate::config::{AdminToken, AdminTokens, ConfigErrors, KeySource, Live, Startup, StoreKind};
 use crate::connect::Connect;
 use crate::oauth::TokenClient;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Via};
 use crate::server::admin::{self, Admin};
 use crate::server::listen::{self, Bound};
 use crate::server::public::Public;
@@ -75,6 +75,8 @@ pub enum AppError {
 pub struct Running {
     /// The proxy listener's TCP addresses.
     pub proxy: Vec<SocketAddr>,
+    /// Those of `listen.origins`, one after another.
+    pub origins: Vec<SocketAddr>,
     /// The public listener's.
     pub public: Vec<SocketAddr>,
     /// The admin listener's.
@@ -104,6 +106,7 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     let copies = settings.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     // Ports first: a second Attaché is told of the taken port before it waits for the store's lock.
     let proxies = listen::bind(&startup.proxy, "proxy", copies)?;
+    let origin_sets = startup.origins.iter().map(|origin| listen::bind(origin, "an origin", copies)).collect::<Result<Vec<_>, _>>()?;
     let publics = listen::bind(&startup.public, "public", 1)?;
     let admins = listen::bind(&startup.admin, "admin", 1)?;
     let healths = startup.health.as_ref().map(|health| listen::bind(health, "health", 1)).transpose()?.unwrap_or_default();
@@ -117,6 +120,8 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     let (phase, phases) = watch::channel(Phase::Serving);
     let addresses = |sets: &[Vec<Bound>]| -> Vec<SocketAddr> { sets.iter().take(1).flatten().filter_map(Bound::tcp).collect() };
     let (proxy, public, admin_at, health) = (addresses(&proxies), addresses(&publics), addresses(&admins), addresses(&healths));
+    let origins: Vec<SocketAddr> = origin_sets.iter().flat_map(|sets| addresses(sets)).collect();
+    let proxies = workers_sets(startup, proxies, origin_sets);
 
     let workers = {
         let (live, keeper) = (Arc::clone(&live), Arc::clone(&keeper));
@@ -147,9 +152,22 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     Arc::clone(&live).spawn_watch(&tokio::runtime::Handle::current());
     let drain = startup.drain;
     tracing::info!(
-        proxy = %listed(&proxy), public = %connect.public_url(), admin = %listed(&admin_at), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
+        proxy = %listed(&proxy), origins = %listed(&origins), public = %connect.public_url(), admin = %listed(&admin_at), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
     );
-    Ok(Running { proxy, public, admin: admin_at, health, live, records, keeper, connect, phase, workers, drain })
+    Ok(Running { proxy, origins, public, admin: admin_at, health, live, records, keeper, connect, phase, workers, drain })
+}
+
+/// What each worker listens on: its sockets of the proxy listener and of every origin.
+fn workers_sets(startup: &Startup, proxies: Vec<Vec<Bound>>, origins: Vec<Vec<Vec<Bound>>>) -> Vec<Vec<(Bound, Via)>> {
+    let with = |sets: Vec<Bound>, via: Via| sets.into_iter().map(move |bound| (bound, via));
+    let via = Via { placeholder: startup.proxy.placeholder, origin: None };
+    let mut all: Vec<Vec<(Bound, Via)>> = proxies.into_iter().map(|set| with(set, via).collect()).collect();
+    for (number, sets) in origins.into_iter().enumerate() {
+        for (worker, set) in all.iter_mut().zip(sets) {
+            worker.extend(with(set, Via { placeholder: None, origin: Some(number) }));
+        }
+    }
+    all
 }
 
 /// What browsers see. A port that the system chose is known only now.

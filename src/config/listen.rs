@@ -12,7 +12,7 @@ use url::Url;
 const LISTEN: Shape = Shape { name: "Listen", said: "`listen`" };
 const LISTENER: Shape = Shape { name: "ListenerKeys", said: "a listener" };
 
-pub(super) struct Listen {
+pub(super) struct Listen<'n> {
     pub(super) proxy: Listener,
     pub(super) public: Listener,
     pub(super) admin: Listener,
@@ -21,26 +21,29 @@ pub(super) struct Listen {
     pub(super) allow_anonymous: bool,
     /// Where `listen.proxy` stands.
     pub(super) proxy_at: At,
+    /// The entries of `origins`, which are read when the providers are known.
+    pub(super) origins: &'n [Node],
 }
 
-pub(super) fn read(root: &Fields<'_>, sources: &Sources<'_>) -> Listen {
+pub(super) fn read<'n>(root: &Fields<'n>, sources: &Sources<'_>) -> Listen<'n> {
     let problems = root.problems;
     let defaults = Listen {
-        proxy: Listener { binds: both_loopbacks(7070), hosts: Vec::new() },
-        public: Listener { binds: vec![Bind::Tcp((Ipv4Addr::LOCALHOST, 7071).into())], hosts: Vec::new() },
-        admin: Listener { binds: vec![Bind::Tcp((Ipv4Addr::LOCALHOST, 7072).into())], hosts: Vec::new() },
+        proxy: Listener { binds: both_loopbacks(7070), ..Listener::default() },
+        public: Listener { binds: vec![Bind::Tcp((Ipv4Addr::LOCALHOST, 7071).into())], ..Listener::default() },
+        admin: Listener { binds: vec![Bind::Tcp((Ipv4Addr::LOCALHOST, 7072).into())], ..Listener::default() },
         health: None,
         allowed_origins: Vec::new(),
         allow_anonymous: false,
         proxy_at: root.at.clone(),
+        origins: &[],
     };
     let Some(fields) = root.section("listen", LISTEN) else { return defaults };
     let one = |key, default| match fields.get(key) {
-        Some(node) => listener(node, sources, problems).unwrap_or(default),
+        Some(node) => listener(node, sources, problems, key == "proxy").unwrap_or(default),
         None => default,
     };
     let (proxy, public, admin) = (one("proxy", defaults.proxy), one("public", defaults.public), one("admin", defaults.admin));
-    let health = fields.get("health").filter(|node| !is_off(node)).and_then(|node| listener(node, sources, problems));
+    let health = fields.get("health").filter(|node| !is_off(node)).and_then(|node| listener(node, sources, problems, false));
     let proxy_at = fields.get("proxy").map_or_else(|| fields.at.clone(), |node| node.at.clone());
     if let Some(node) = fields.peek("admin")
         && admin.binds.iter().any(|bind| !is_local(bind))
@@ -56,9 +59,10 @@ pub(super) fn read(root: &Fields<'_>, sources: &Sources<'_>) -> Listen {
     refuse_shared(&fields, &[("proxy", &proxy), ("public", &public), ("admin", &admin), ("health", health.as_ref().unwrap_or(&off))]);
     let allowed_origins = allowed_origins(&fields);
     let allow_anonymous = fields.flag("allow_anonymous").unwrap_or(false);
-    fields.not_yet(&["origins", "placeholder", "tls"]);
+    let origins = fields.list("origins").unwrap_or_default();
+    fields.not_yet(&["tls"]);
     fields.finish();
-    Listen { proxy, public, admin, health, allowed_origins, allow_anonymous, proxy_at }
+    Listen { proxy, public, admin, health, allowed_origins, allow_anonymous, proxy_at, origins }
 }
 
 /// Tells two listeners on one address at the one that the file names, the later where it names both.
@@ -68,12 +72,16 @@ fn refuse_shared(fields: &Fields<'_>, listeners: &[(&str, &Listener)]) {
             let is_free = |bind: &Bind| matches!(bind, Bind::Tcp(address) if address.port() == 0);
             let Some(shared) = listener.binds.iter().find(|bind| !is_free(bind) && other.binds.contains(bind)) else { continue };
             let at = fields.peek(second).or_else(|| fields.peek(first)).map_or(fields.at, |node| &node.at);
-            let shown = match shared {
-                Bind::Tcp(address) => address.to_string(),
-                Bind::Unix(path) => format!("unix:{}", path.display()),
-            };
-            fields.say(at, format!("`{first}` and `{second}` are both bound to {shown}"), None);
+            fields.say(at, format!("`{first}` and `{second}` are both bound to {}", words(shared)), None);
         }
+    }
+}
+
+/// An address as the file says it.
+pub(super) fn words(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp(address) => address.to_string(),
+        Bind::Unix(path) => format!("unix:{}", path.display()),
     }
 }
 
@@ -95,15 +103,26 @@ pub(super) fn is_exposed(proxy: &Listener, allow_anonymous: bool, no_callers: bo
     no_callers && !allow_anonymous && proxy.binds.iter().any(|bind| !is_local(bind))
 }
 
-fn listener(node: &Node, sources: &Sources<'_>, problems: &Problems) -> Option<Listener> {
+fn listener(node: &Node, sources: &Sources<'_>, problems: &Problems, is_proxy: bool) -> Option<Listener> {
     if matches!(node.value, Value::Scalar(_)) {
-        return Some(Listener { binds: binds(node, sources, problems)?, hosts: Vec::new() });
+        return Some(Listener { binds: binds(node, sources, problems)?, ..Listener::default() });
     }
     let fields = Fields::open(node, LISTENER, problems)?;
-    fields.not_yet(&["tls", "placeholder"]);
+    fields.not_yet(&["tls"]);
+    let listener = with_binds(&fields, sources);
+    let placeholder = fields.flag("placeholder");
+    if placeholder.is_some() && !is_proxy {
+        fields.say(fields.at_key("placeholder"), "no end user is named here: `placeholder` is the proxy listener's", None);
+    }
+    fields.finish();
+    Some(Listener { placeholder, ..listener? })
+}
+
+/// `bind` and `hosts` of a listener.
+pub(super) fn with_binds(fields: &Fields<'_>, sources: &Sources<'_>) -> Option<Listener> {
+    let problems = fields.problems;
     let bind = fields.need("bind");
     let hosts = fields.texts("hosts").unwrap_or_default().into_iter().filter_map(|(node, text)| host(text, node, problems)).collect();
-    fields.finish();
     let mut all = Vec::new();
     match bind.map(|node| (&node.value, node)) {
         Some((Value::List(_), node)) => {
@@ -118,7 +137,7 @@ fn listener(node: &Node, sources: &Sources<'_>, problems: &Problems) -> Option<L
         Some((_, node)) => all = binds(node, sources, problems)?,
         None => return None,
     }
-    Some(Listener { binds: all, hosts })
+    Some(Listener { binds: all, hosts, ..Listener::default() })
 }
 
 /// What one text binds: `localhost:PORT` is both loopback addresses.

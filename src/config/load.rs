@@ -7,7 +7,7 @@ use super::providers::{self, Definition};
 use super::registration::{self, Missing};
 use super::snapshot::{Guard, Snapshot, Startup};
 use super::sources::{Env, Prints, Sources};
-use super::{interpolate, listen, people, routes, startup, yaml};
+use super::{interpolate, listen, origins, people, routes, startup, yaml};
 use crate::base::secret::Secret;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub(super) struct Loaded {
     /// The hosts that routes name: the live part of [`Guard::hosts`].
     pub(super) route_hosts: Vec<Box<str>>,
     pub(super) proxy_at: At,
+    /// `listen.origins` as this file has them, whatever runs.
+    pub(super) origins: Vec<origins::Origin>,
 }
 
 /// Reads and checks a config file and everything that it names.
@@ -130,29 +132,49 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     let (callers, named_routes) = people::callers(&fields, &provider_ids);
     let caller_names: Vec<&str> = callers.0.iter().map(|caller| &*caller.name).collect();
     let nodes = fields.list("routes").unwrap_or_default();
-    let known = routes::Known { providers: &providers, provider_ids: &provider_ids, end_user: &end_user, callers: &caller_names };
+    let mut route_names = routes::names(nodes);
+    let known = routes::Known {
+        providers: &providers,
+        provider_ids: &provider_ids,
+        end_user: &end_user,
+        callers: &caller_names,
+        route_names: &route_names,
+    };
     let routes = routes::read(nodes, &known, problems);
-    let route_names = routes::names(nodes);
+    let origins = origins::read(listen.origins, &known, sources, problems);
+    let others = [("`proxy`", &listen.proxy), ("`public`", &listen.public), ("`admin`", &listen.admin)];
+    origins::refuse_shared(&origins, &others, problems);
+    route_names.extend(origins::names(listen.origins));
     for (node, name) in named_routes {
         if !route_names.contains(&name) {
             let hint = did_you_mean(name, route_names.iter().copied());
             problems.say(&node.at, format!("no route is called {}", node.found()), hint);
         }
     }
-    if nodes.is_empty() {
+    if nodes.is_empty() && origins.is_empty() {
         problems.warn("there are no routes: every call is answered 404");
     }
     if listen::is_exposed(&listen.proxy, listen.allow_anonymous, callers.0.is_empty()) {
         exposed(&listen.proxy_at, problems);
     }
+    for origin in &origins {
+        if listen::is_exposed(&origin.listener, listen.allow_anonymous, callers.0.is_empty()) {
+            exposed(&origin.at, problems);
+        }
+    }
     let (drain, connect) = (startup::drain(&fields), startup::connect(&fields, sources));
     fields.finish();
     let guard = guard(&listen.proxy.hosts, &routes.hosts, listen.allowed_origins);
+    let listeners: Vec<_> = origins.iter().map(|origin| origin.listener.clone()).collect();
+    let live_origins = origins::live(&listeners, &origins, &[], &providers, &guard.allowed_origins);
+    let all_routes = routes.list.iter().chain(origins.iter().filter_map(|origin| origin.route.as_ref()));
+    let has_placeholders = end_user.placeholder || all_routes.into_iter().any(|route| route.placeholder == Some(true));
     let startup = Startup {
         proxy: listen.proxy,
         public: listen.public,
         admin: listen.admin,
         health: listen.health,
+        origins: listeners,
         allow_anonymous: listen.allow_anonymous,
         public_url,
         store,
@@ -166,6 +188,8 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         generation: 1,
         routes: routes.table,
         route_list: routes.list,
+        origins: live_origins,
+        has_placeholders,
         providers,
         end_user,
         callers,
@@ -174,7 +198,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         warnings: Vec::new(),
         startup,
     };
-    Some(Loaded { snapshot, route_hosts: routes.hosts, proxy_at: listen.proxy_at })
+    Some(Loaded { snapshot, route_hosts: routes.hosts, proxy_at: listen.proxy_at, origins })
 }
 
 /// Tells that strangers could reach tokens.

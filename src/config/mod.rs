@@ -15,6 +15,7 @@ mod load;
 mod logo;
 mod mint;
 mod node;
+mod origins;
 mod people;
 mod providers;
 mod raw;
@@ -35,8 +36,8 @@ pub use providers::Definition;
 pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
-    ActAs, AdminToken, AdminTokens, Bind, Connect, Guard, HeaderEdits, HostSent, KeySource, Listener, Logo, Route, RouteOrigin, Snapshot,
-    Startup, StoreKind, Timeouts,
+    ActAs, AdminToken, AdminTokens, Bind, Connect, Guard, HeaderEdits, HostSent, KeySource, Listener, Logo, OriginListener, Route,
+    RouteOrigin, Snapshot, Startup, StoreKind, Timeouts,
 };
 pub use sources::Env;
 

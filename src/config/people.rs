@@ -13,7 +13,7 @@ const CALLER: Shape = Shape { name: "Caller", said: "a caller" };
 pub(super) fn end_user(root: &Fields<'_>) -> EndUserRules {
     let default = EndUserRules::default();
     let Some(fields) = root.section("end_user", END_USER) else { return default };
-    fields.not_yet(&["placeholder", "jwt"]);
+    fields.not_yet(&["jwt"]);
     let header = |key| {
         let node = fields.get(key)?;
         let name = headers::name(scalar::text(node, fields.problems)?, node, fields.problems)?;
@@ -35,8 +35,11 @@ pub(super) fn end_user(root: &Fields<'_>) -> EndUserRules {
         }
         Some(text.into())
     });
+    let placeholder = fields.flag("placeholder").unwrap_or(false);
     fields.finish();
-    EndUserRules::new(name, account, standing_in)
+    let mut rules = EndUserRules::new(name, account, standing_in);
+    rules.placeholder = placeholder;
+    rules
 }
 
 /// The callers, and the nodes of the route names in their lists, which are checked when the routes are known.

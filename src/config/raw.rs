@@ -71,6 +71,8 @@ struct Listen {
     admin: Option<Listener>,
     /// Only `/healthz` and `/readyz`, without a token. Off by default.
     health: Option<Health>,
+    /// Further proxy listeners, each one upstream's whole origin: for SDKs that take a host and port but drop a path prefix.
+    origins: Option<Vec<OriginListener>>,
     /// Web origins whose pages may call the proxy listener, as browsers send them: `http://localhost:3000`.
     allowed_origins: Option<Vec<Text>>,
     /// Lets a proxy listener off loopback start without `callers`. Anyone who reaches it can then use your users' tokens.
@@ -92,6 +94,22 @@ struct ListenerKeys {
     bind: Binds,
     /// What the `Host` of a request may say, besides loopback names, the address itself and the hosts of routes.
     hosts: Option<Vec<Text>>,
+    /// Of the proxy listener: as `end_user.placeholder`, for the calls that come in by it.
+    placeholder: Option<Flag>,
+}
+
+/// A proxy listener that is one upstream's whole origin: the route `/{*rest}` of that upstream, with every key a route may have.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct OriginListener {
+    /// One address or several.
+    bind: Binds,
+    /// What the `Host` of a request may say, besides loopback names and the address itself.
+    hosts: Option<Vec<Text>>,
+    /// Names it in the log and in callers' lists; its first address by default.
+    name: Option<Text>,
+    #[schemars(flatten)]
+    route: RouteKeys,
 }
 
 #[derive(JsonSchema)]
@@ -111,6 +129,8 @@ struct EndUser {
     account_header: Option<Text>,
     /// Who calls when the header is absent: for one-person use.
     default: Option<Text>,
+    /// Lets the end user's name, or `NAME:CALLERKEY`, stand where an SDK wants its token. It is read from there and replaced.
+    placeholder: Option<Flag>,
 }
 
 /// The store and its keys.
@@ -218,9 +238,16 @@ struct Route {
     /// `[METHOD[,METHOD]] [host]/path`, with `{name}` for one segment and a last `{*name}` for the rest.
     #[schemars(rename = "match")]
     matches: Text,
+    #[schemars(flatten)]
+    keys: RouteKeys,
+}
+
+/// What a route says besides which requests it takes.
+#[derive(JsonSchema)]
+struct RouteKeys {
     /// Whose tokens it carries: an id under `providers`.
     provider: Option<Text>,
-    /// The whole upstream URL. Captures may stand in its path and query, never in its host.
+    /// The whole upstream URL. Captures may stand in its path and query, never in its host; values of the connection (the provider's `inputs` and `metadata`) in all three.
     upstream: Url,
     /// Query parameters that are added unless the client sent them.
     query: Option<BTreeMap<String, Text>>,
@@ -245,6 +272,8 @@ struct Route {
     callers: Option<Vec<Text>>,
     /// `strip` by default: end users share one origin, and a cookie jar would mix them. `pass` lets cookies through.
     cookies: Option<Cookies>,
+    /// As `end_user.placeholder`, for this route's calls.
+    placeholder: Option<Flag>,
     /// Lets a token travel over plain HTTP to a host that is not loopback.
     allow_plain_http: Option<Flag>,
     /// WebSocket upgrades are not in this version yet.

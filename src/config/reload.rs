@@ -2,10 +2,10 @@
 
 use super::error::{ConfigError, ConfigErrors};
 use super::fields::Problems;
-use super::listen;
 use super::load::{self, Loaded};
 use super::snapshot::{Snapshot, Startup};
 use super::sources::{Prints, prints_now};
+use super::{listen, origins};
 use arc_swap::ArcSwap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -146,19 +146,25 @@ impl Live {
 
     /// Puts the startup settings of the first load into a new snapshot and names those that differ.
     fn keep_back(&self, loaded: Loaded, state: &State) -> Result<(Snapshot, Vec<String>), ConfigErrors> {
-        let Loaded { mut snapshot, route_hosts, proxy_at } = loaded;
-        let first = self.current.load().startup.clone();
+        let Loaded { mut snapshot, route_hosts, proxy_at, origins } = loaded;
+        let current = self.current.load();
+        let first = current.startup.clone();
         let mut changed = changed_keys(&first, &snapshot.startup);
         if state.allowed_origins != snapshot.guard.allowed_origins {
             changed.push("listen.allowed_origins".to_owned());
         }
         // The listener that runs is the first one, whatever the file says of it by now: it must not lose its callers.
-        if listen::is_exposed(&first.proxy, first.allow_anonymous, snapshot.callers.0.is_empty()) {
+        let no_callers = snapshot.callers.0.is_empty();
+        if [&first.proxy].into_iter().chain(&first.origins).any(|listener| listen::is_exposed(listener, first.allow_anonymous, no_callers))
+        {
             let problems = Problems::default();
             load::exposed(&proxy_at, &problems);
             return Err(ConfigErrors(problems.take(&[]).0));
         }
         snapshot.guard = load::guard(&first.proxy.hosts, &route_hosts, state.allowed_origins.clone());
+        snapshot.origins = origins::live(&first.origins, &origins, &current.origins, &snapshot.providers, &state.allowed_origins);
+        snapshot.has_placeholders |=
+            snapshot.origins.iter().any(|origin| origin.route.as_ref().is_some_and(|route| route.placeholder == Some(true)));
         snapshot.startup = first;
         Ok((snapshot, changed))
     }
@@ -172,12 +178,13 @@ impl std::fmt::Debug for Live {
 
 /// The keys in which two startup settings differ. Every field is named here, so that a new one cannot be forgotten.
 fn changed_keys(old: &Startup, new: &Startup) -> Vec<String> {
-    let Startup { proxy, public, admin, health, allow_anonymous, public_url, store, keys, admin_tokens, admin_uids, drain } = new;
+    let Startup { proxy, public, admin, health, origins, allow_anonymous, public_url, store, keys, admin_tokens, admin_uids, drain } = new;
     let differs = [
         ("listen.proxy", old.proxy != *proxy),
         ("listen.public", old.public != *public),
         ("listen.admin", old.admin != *admin),
         ("listen.health", old.health != *health),
+        ("listen.origins", old.origins != *origins),
         ("listen.allow_anonymous", old.allow_anonymous != *allow_anonymous),
         ("public_url", old.public_url != *public_url),
         ("store", old.store != *store),

@@ -31,6 +31,18 @@ pub(super) struct Known<'k> {
     pub(super) provider_ids: &'k [&'k str],
     pub(super) end_user: &'k EndUserRules,
     pub(super) callers: &'k [&'k str],
+    /// The names of all routes.
+    pub(super) route_names: &'k [&'k str],
+}
+
+/// Which requests a route takes.
+pub(super) struct Taking<'t> {
+    /// `None` where its match has faults.
+    pub(super) captures: Option<&'t [&'t str]>,
+    pub(super) name: &'t str,
+    pub(super) matches: &'t str,
+    /// Whether `upstream` is the whole origin of a listener: what is left of a path follows it.
+    pub(super) whole_origin: bool,
 }
 
 /// The routes of a file, those with faults left out.
@@ -115,14 +127,17 @@ fn one(fields: Fields<'_>, known: &Known<'_>) -> Option<Entry> {
     let name: Box<str> = fields.text("name").filter(|name| !name.is_empty()).or(matches).unwrap_or_default().into();
     let at = match_node.map_or_else(|| fields.at.clone(), |node| node.at.clone());
     // Without a pattern its captures are not known, and each use of one would be told as a fault of its own.
-    let route = read_route(&fields, known, pattern.as_ref().map(|_| &*captures), &name, matches.unwrap_or_default());
+    let captures = pattern.as_ref().map(|_| &*captures);
+    let taking = Taking { captures, name: &name, matches: matches.unwrap_or_default(), whole_origin: false };
+    let route = read_route(&fields, known, &taking);
     fields.finish();
     let route = route.filter(|_| problems.count() == before).map(Arc::new);
     Some(Entry { route, name, at, pattern: pattern.clone()? })
 }
 
-fn read_route(fields: &Fields<'_>, known: &Known<'_>, captures: Option<&[&str]>, name: &str, matches: &str) -> Option<Route> {
+pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking<'_>) -> Option<Route> {
     let problems = fields.problems;
+    let &Taking { captures, name, matches, whole_origin } = taking;
     not_in_this_version(fields);
     let act_as = act_as(fields);
     let provider = provider(fields, known, act_as);
@@ -136,7 +151,11 @@ fn read_route(fields: &Fields<'_>, known: &Known<'_>, captures: Option<&[&str]>,
     let target = upstream_node.and_then(|node| {
         let registration = carries.map(|registration| &**registration);
         let known = upstream_url::Known { captures: captures.unwrap_or_default(), registration, act_as, allow_plain_http };
-        upstream_url::read(node, &known, problems)
+        let mut target = upstream_url::read(node, &known, problems)?;
+        if whole_origin {
+            target.extend(node, problems);
+        }
+        Some(target)
     });
     if let (Some(registration), Some(Target { origin: RouteOrigin::Fixed(origin), .. }), Some(node)) = (carries, &target, upstream_node) {
         upstream_url::check_token_host(registration, origin, node, problems);

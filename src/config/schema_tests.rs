@@ -11,8 +11,8 @@ use std::path::Path;
 
 /// Every section once, so that every reader runs.
 const EVERY_SECTION: &str = r#"
-listen: {proxy: {bind: ["127.0.0.1:1", "unix:./s"], hosts: [a.test]}, health: off, allow_anonymous: "${FLAG}", allowed_origins: [http://localhost:3000]}
-end_user: {header: X-U}
+listen: {proxy: {bind: ["127.0.0.1:1", "unix:./s"], hosts: [a.test]}, health: off, allow_anonymous: "${FLAG}", allowed_origins: [http://localhost:3000], origins: [{bind: "127.0.0.1:7081", provider: google, upstream: https://www.googleapis.com, timeout: {}, retry: {}}]}
+end_user: {header: X-U, placeholder: "${FLAG}"}
 store: {sled: {}, encryption_key_file: ./k}
 admin: {tokens: [{name: a, token: "${TOKEN}", allow: [read]}]}
 callers: [{name: app, uid: "${NUMBER}"}]

@@ -21,6 +21,10 @@ pub struct Snapshot {
     pub routes: Table<Arc<Route>>,
     /// All routes in file order, for `explain` and the admin API.
     pub route_list: Vec<Arc<Route>>,
+    /// `listen.origins`, in the order of the listeners that run.
+    pub origins: Vec<OriginListener>,
+    /// Whether a route or `end_user` has `placeholder` on.
+    pub has_placeholders: bool,
     /// Every registration, also those that are off.
     pub providers: BTreeMap<Arc<str>, Arc<Registration>>,
     pub end_user: EndUserRules,
@@ -37,6 +41,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What a request may say that came in by this one of `listen.origins`, or by the proxy listener.
+    pub fn guard_of(&self, origin: Option<usize>) -> &Guard {
+        origin.and_then(|number| self.origins.get(number)).map_or(&self.guard, |origin| &origin.guard)
+    }
+
     /// `text` without what was filled in from the environment or files, plain or percent-encoded. Very short values stay: they are no secrets,
     /// and would tear holes in everything.
     pub fn masked(&self, text: &str) -> String {
@@ -59,6 +68,15 @@ pub struct Guard {
     pub hosts: Vec<Box<str>>,
     /// Exact values of `Origin`, as `listen.allowed_origins` says.
     pub allowed_origins: Vec<Box<str>>,
+}
+
+/// A proxy listener that is one upstream's whole origin.
+#[derive(Debug, Default)]
+pub struct OriginListener {
+    /// Holds the one route; empty where a reload took it away, until the restart that takes the listener too.
+    pub table: Table<Arc<Route>>,
+    pub route: Option<Arc<Route>>,
+    pub guard: Guard,
 }
 
 /// `connect:` (contract §6).
@@ -95,6 +113,8 @@ pub struct Startup {
     pub public: Listener,
     pub admin: Listener,
     pub health: Option<Listener>,
+    /// `listen.origins`.
+    pub origins: Vec<Listener>,
     /// `listen.allow_anonymous`.
     pub allow_anonymous: bool,
     pub public_url: url::Url,
@@ -112,6 +132,8 @@ pub struct Startup {
 pub struct Listener {
     pub binds: Vec<Bind>,
     pub hosts: Vec<Box<str>>,
+    /// Its own word on `placeholder`; of proxy listeners alone.
+    pub placeholder: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

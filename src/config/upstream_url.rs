@@ -19,6 +19,18 @@ pub(super) struct Target<'n> {
     pub(super) offset: usize,
 }
 
+impl Target<'_> {
+    /// Lets what is left of a request's path follow: the upstream is a listener's whole origin.
+    pub(super) fn extend(&mut self, node: &Node, problems: &Problems) {
+        let (path, query) = self.path_and_query.split_once('?').map_or((&*self.path_and_query, None), |(path, query)| (path, Some(query)));
+        if let Some(brace) = path.find("{rest}") {
+            problems.say_inside(node, self.offset + brace, "the path of each call follows the upstream by itself", None);
+        }
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        self.path_and_query = format!("{}/{{rest}}{query}", path.trim_end_matches('/')).into();
+    }
+}
+
 /// What an upstream is read against.
 pub(super) struct Known<'k> {
     /// The captures of the match, where that is known.

@@ -43,15 +43,36 @@ impl fmt::Debug for Caller {
 pub struct CallerRefused;
 
 impl Callers {
+    /// Whether any of them is known by a key.
+    pub fn have_keys(&self) -> bool {
+        self.0.iter().any(|caller| caller.key_sha256.is_some())
+    }
+
     /// The caller of a request: `None` where no callers are named and anyone may call.
     ///
     /// # Errors
     /// When callers are named and this is none of them.
     pub fn identify(&self, headers: &HeaderMap, peer_uid: Option<u32>) -> Result<Option<&Caller>, CallerRefused> {
+        self.identify_with(headers, peer_uid, None)
+    }
+
+    /// The same of a request that may show its key in a third place, a placeholder. Two places with different keys are refused.
+    ///
+    /// # Errors
+    /// As [`Callers::identify`].
+    pub fn identify_with(
+        &self,
+        headers: &HeaderMap,
+        peer_uid: Option<u32>,
+        placeholder_key: Option<&str>,
+    ) -> Result<Option<&Caller>, CallerRefused> {
         if self.0.is_empty() {
             return Ok(None);
         }
-        let shown = shown_hash(headers)?;
+        let shown = match (shown_hash(headers)?, placeholder_key.map(|key| sha256(key.as_bytes()))) {
+            (Some(shown), Some(also)) if shown != also => return Err(CallerRefused),
+            (shown, also) => shown.or(also),
+        };
         // Every caller is compared, so that the time taken does not tell which one fits.
         let mut found = None;
         for caller in &self.0 {
@@ -172,6 +193,18 @@ mod tests {
         ] {
             check(lines, uid, Err(CallerRefused));
         }
+    }
+
+    #[test]
+    fn a_placeholder_shows_a_key_like_any_other_place() {
+        let callers = Callers(vec![caller("app", Some("k-app"), None)]);
+        let mut headers = HeaderMap::new();
+        let found = callers.identify_with(&headers, None, Some("k-app")).map(|caller| caller.map(|caller| &*caller.name));
+        assert_eq!(found, Ok(Some("app")));
+        assert_eq!(callers.identify_with(&headers, None, Some("other")), Err(CallerRefused));
+        headers.insert(KEY_HEADER, HeaderValue::from_static("k-app"));
+        assert!(callers.identify_with(&headers, None, Some("k-app")).is_ok());
+        assert_eq!(callers.identify_with(&headers, None, Some("other")), Err(CallerRefused));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct EndUserRules {
     pub account_header: HeaderName,
     /// `end_user.default`: who calls when the header is absent.
     pub default: Option<Box<str>>,
+    /// `end_user.placeholder`: whether the name may stand where an SDK wants its token, unless a listener or route says otherwise.
+    pub placeholder: bool,
     /// Whether a header's name holds an `-` or `_` that a twin could spell the other way; a name without one has no twins.
     has_twins: bool,
 }
@@ -36,7 +38,7 @@ pub enum IdentityError {
 impl EndUserRules {
     pub fn new(header: HeaderName, account_header: HeaderName, default: Option<Box<str>>) -> Self {
         let has_twins = [&header, &account_header].iter().any(|name| name.as_str().contains(['-', '_']));
-        EndUserRules { header, account_header, default, has_twins }
+        EndUserRules { header, account_header, default, placeholder: false, has_twins }
     }
 
     /// The end user and account of a call.
@@ -45,11 +47,25 @@ impl EndUserRules {
     /// When the end user is absent and has no default, or a name is repeated, empty, joined by a comma, too long, not UTF-8 or holds
     /// control bytes, or an underscore twin of either header stands beside it (contract §5).
     pub fn read<'h>(&'h self, headers: &'h HeaderMap) -> Result<EndUser<'h>, IdentityError> {
+        self.read_with(headers, None)
+    }
+
+    /// The same of a call that may name its end user in a placeholder too.
+    ///
+    /// # Errors
+    /// As [`EndUserRules::read`], and when the two name different people.
+    pub fn read_with<'h>(&'h self, headers: &'h HeaderMap, placeholder: Option<&'h str>) -> Result<EndUser<'h>, IdentityError> {
         self.refuse_twins(headers)?;
         let account = one(headers, &self.account_header)?;
-        let name = match one(headers, &self.header)? {
-            Some(name) => name,
-            None => self.default.as_deref().ok_or(IdentityError::Missing)?,
+        if let Some(name) = placeholder {
+            check_name(name).map_err(IdentityError::Invalid)?;
+        }
+        let name = match (one(headers, &self.header)?, placeholder) {
+            (Some(name), Some(other)) if name != other => {
+                return Err(IdentityError::Invalid("the header and the placeholder name two people"));
+            }
+            (Some(name), _) | (None, Some(name)) => name,
+            (None, None) => self.default.as_deref().ok_or(IdentityError::Missing)?,
         };
         Ok(EndUser { name, account })
     }
@@ -176,6 +192,17 @@ mod tests {
         }
         check(&[("accept", b"*/*")], Err(IdentityError::Missing));
         check(&[("x-end-user-account", b"work")], Err(IdentityError::Missing));
+    }
+
+    #[test]
+    fn a_placeholder_names_as_the_header_does_and_nobody_else() {
+        let rules = EndUserRules { default: Some("me".into()), ..EndUserRules::default() };
+        let (none, megan) = (HeaderMap::new(), headers(&[("x-end-user", b"megan")]));
+        assert_eq!(rules.read_with(&none, Some("megan")).map(|user| user.name), Ok("megan"));
+        assert_eq!(rules.read_with(&megan, Some("megan")).map(|user| user.name), Ok("megan"));
+        for (map, placeholder) in [(&megan, "alex"), (&none, ""), (&none, "a,b"), (&none, "a\tb")] {
+            assert!(matches!(rules.read_with(map, Some(placeholder)), Err(IdentityError::Invalid(_))), "{placeholder}");
+        }
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use super::error::ProxyError;
 use super::resolve;
 use crate::attach::{Place, Scheme};
-use crate::config::{RouteOrigin, Snapshot};
+use crate::config::{Bind, Listener, RouteOrigin, Snapshot};
 use http::{Method, Uri};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
 /// What a call would become.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct Explained {
     pub refused: Option<(String, String)>,
 }
 
-/// Explains `METHOD URL`; the URL may be whole (`http://localhost:7070/photos`) or a path.
+/// Explains `METHOD URL`; the URL may be whole (`http://localhost:7070/photos`) or a path. A whole one may be of one of `listen.origins`.
 ///
 /// # Errors
 /// A text when the URL is none.
@@ -33,7 +34,8 @@ pub fn explain(snapshot: &Snapshot, method: &Method, url: &str) -> Result<Explai
     let refused = |error: &ProxyError| Some((error.row().0.to_owned(), error.detail(snapshot)));
     let mut explained =
         Explained { route: None, matches: None, provider: None, act_as: None, upstream_url: None, attach: None, refused: None };
-    match resolve::resolve(snapshot, method, host.as_deref(), &target) {
+    let origin = origin_of(snapshot, &uri);
+    match resolve::resolve(snapshot, origin, method, host.as_deref(), &target) {
         Err(error) => explained.refused = refused(&error),
         Ok(found) => {
             let route = found.route;
@@ -61,6 +63,23 @@ pub fn explain(snapshot: &Snapshot, method: &Method, url: &str) -> Result<Explai
         }
     }
     Ok(explained)
+}
+
+/// Which of `listen.origins` the URL calls, if it is one.
+fn origin_of(snapshot: &Snapshot, uri: &Uri) -> Option<usize> {
+    let (host, port) = (uri.host()?, uri.port_u16().unwrap_or(80));
+    let ip: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    let local = host.eq_ignore_ascii_case("localhost");
+    let calls = |listener: &Listener| {
+        listener.binds.iter().any(|bind| match bind {
+            Bind::Tcp(address) if address.port() == port => {
+                let named = listener.hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
+                named || address.ip().is_unspecified() || ip == Some(address.ip()) || (local && address.ip().is_loopback())
+            }
+            Bind::Tcp(_) | Bind::Unix(_) => false,
+        })
+    };
+    snapshot.startup.origins.iter().position(calls)
 }
 
 impl Explained {

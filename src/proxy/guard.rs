@@ -21,6 +21,17 @@ pub struct Peer {
     pub uid: Option<u32>,
     /// The address the listener is bound to.
     pub bound: Option<IpAddr>,
+    /// What that listener is besides its address.
+    pub via: Via,
+}
+
+/// What a proxy listener says of the calls that come in by it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Via {
+    /// Its own word on `placeholder`.
+    pub placeholder: Option<bool>,
+    /// Which of `listen.origins` it is, if it is one.
+    pub origin: Option<usize>,
 }
 
 /// Refuses what no client app would send, and answers the host that routes are matched with.

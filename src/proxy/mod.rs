@@ -11,12 +11,13 @@ pub mod explain;
 mod forward;
 mod guard;
 mod headers;
+mod placeholder;
 mod relay;
 mod resolve;
 
 pub use body::OutBody;
 pub use error::ProxyError;
-pub use guard::Peer;
+pub use guard::{Peer, Via};
 pub use relay::ProxyBody;
 
 use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
@@ -28,6 +29,7 @@ use crate::upstream::{Connector, Pool};
 use context::{Context, Ids};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
+use placeholder::Placeholder;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -123,12 +125,23 @@ impl Proxy {
         incoming: Incoming,
     ) -> Result<Response<ProxyBody>, ProxyError> {
         let snapshot = &*view.snapshot;
-        let host = guard::check(&snapshot.guard, peer, head)?;
-        let caller = snapshot.callers.identify(&head.headers, peer.uid).map_err(|_| ProxyError::CallerRefused("caller"))?;
-        let target = resolve::resolve(snapshot, &head.method, host, &head.uri)?;
+        let host = guard::check(snapshot.guard_of(peer.via.origin), peer, head)?;
+        let caller = snapshot.callers.identify(&head.headers, peer.uid);
+        let unknown = caller.is_err();
+        if unknown && !snapshot.has_placeholders && peer.via.placeholder != Some(true) {
+            return Err(ProxyError::CallerRefused("caller"));
+        }
+        // Who shows no key yet learns nothing of the routes: a placeholder may hold it, and only the route says whether.
+        let hidden = |error| if unknown { ProxyError::CallerRefused("caller") } else { error };
+        let target = resolve::resolve(snapshot, peer.via.origin, &head.method, host, &head.uri).map_err(hidden)?;
         cx.routed(target.route);
-        guard::may_call(caller, target.route)?;
-        let who = self.who(snapshot, target.route, &head.headers)?;
+        let shown = self.placeholder(snapshot, peer, target.route, head).map_err(hidden)?;
+        let caller = match shown.as_ref().and_then(|shown| shown.key.as_deref()) {
+            None => caller,
+            key => snapshot.callers.identify_with(&head.headers, peer.uid, key),
+        };
+        guard::may_call(caller.map_err(|_| ProxyError::CallerRefused("caller"))?, target.route)?;
+        let who = self.who(snapshot, target.route, &head.headers, shown.as_ref().map(|shown| &*shown.name))?;
         let token = match who {
             Some(who) => Some(self.token(who, cx).await?),
             None => None,
@@ -142,8 +155,32 @@ impl Proxy {
         forward::forward(&self.pool, call, token, outgoing, upload, rejected).await
     }
 
+    /// What stands where the client's SDK wants its token, where route, listener or config say that it is the end user's name.
+    fn placeholder<'h>(
+        &self,
+        snapshot: &Snapshot,
+        peer: &Peer,
+        route: &Route,
+        head: &'h http::request::Parts,
+    ) -> Result<Option<Placeholder<'h>>, ProxyError> {
+        if !route.placeholder.or(peer.via.placeholder).unwrap_or(snapshot.end_user.placeholder) {
+            return Ok(None);
+        }
+        match placeholder::read(head, route, snapshot.callers.have_keys()) {
+            Err(error) if route.act_as == ActAs::User => Err(error.into()),
+            // Nobody is named on such a route; what cannot be read shows no key either.
+            read => Ok(read.unwrap_or(None)),
+        }
+    }
+
     /// Whose token a call carries, where the route carries one.
-    fn who<'c>(&self, snapshot: &'c Snapshot, route: &'c Route, headers: &'c HeaderMap) -> Result<Option<Who<'c>>, ProxyError> {
+    fn who<'c>(
+        &self,
+        snapshot: &'c Snapshot,
+        route: &'c Route,
+        headers: &'c HeaderMap,
+        placeholder: Option<&'c str>,
+    ) -> Result<Option<Who<'c>>, ProxyError> {
         if route.act_as != ActAs::User {
             // No name is read, and none may be passed on that an upstream would take for one that was.
             snapshot.end_user.refuse_twins(headers)?;
@@ -155,7 +192,7 @@ impl Proxy {
         let end_user = match route.act_as {
             ActAs::None => return Ok(None),
             ActAs::App => None,
-            ActAs::User => Some(snapshot.end_user.read(headers)?),
+            ActAs::User => Some(snapshot.end_user.read_with(headers, placeholder)?),
         };
         Ok(Some(Who { provider, route_total: route.timeouts.total, end_user }))
     }

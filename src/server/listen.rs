@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     fn tcp(address: &str) -> Listener {
-        Listener { binds: vec![Bind::Tcp(address.parse().expect("valid"))], hosts: Vec::new() }
+        Listener { binds: vec![Bind::Tcp(address.parse().expect("valid"))], ..Listener::default() }
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
     fn a_left_socket_file_is_replaced_and_a_live_one_respected() {
         let folder = tempfile::tempdir().expect("tempdir");
         let path = folder.path().join("a.sock");
-        let listener = Listener { binds: vec![Bind::Unix(path.clone())], hosts: Vec::new() };
+        let listener = Listener { binds: vec![Bind::Unix(path.clone())], ..Listener::default() };
         let live = bind(&listener, "proxy", 1).expect("bound");
         assert!(bind(&listener, "proxy", 1).is_err());
         drop(live);

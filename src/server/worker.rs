@@ -2,7 +2,7 @@
 
 use super::Phase;
 use super::listen::Bound;
-use crate::proxy::{Peer, Proxy};
+use crate::proxy::{Peer, Proxy, Via};
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
@@ -44,7 +44,7 @@ impl Workers {
     ///
     /// # Errors
     /// When a thread or its runtime cannot be had.
-    pub fn start<F>(sets: Vec<Vec<Bound>>, phase: &watch::Receiver<Phase>, make: F) -> io::Result<Workers>
+    pub fn start<F>(sets: Vec<Vec<(Bound, Via)>>, phase: &watch::Receiver<Phase>, make: F) -> io::Result<Workers>
     where
         F: Fn() -> Rc<Proxy> + Clone + Send + 'static,
     {
@@ -100,7 +100,7 @@ impl Stop {
     }
 }
 
-async fn run(set: Vec<Bound>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy>) -> io::Result<()> {
+async fn run(set: Vec<(Bound, Via)>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy>) -> io::Result<()> {
     let worker = Rc::new(Worker {
         proxy,
         live: RefCell::default(),
@@ -109,16 +109,16 @@ async fn run(set: Vec<Bound>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy
         ended: tokio::sync::Notify::new(),
     });
     let mut accepting = Vec::new();
-    for bound in set {
+    for (bound, via) in set {
         let (worker, phase) = (Rc::clone(&worker), phase.clone());
         accepting.push(match bound {
             Bound::Tcp { listener, address } => {
                 let listener = TcpListener::from_std(listener)?;
-                tokio::task::spawn_local(accept_tcp(worker, listener, address.ip(), phase))
+                tokio::task::spawn_local(accept_tcp(worker, listener, (address.ip(), via), phase))
             }
             Bound::Unix { listener } => {
                 let listener = UnixListener::from_std(listener)?;
-                tokio::task::spawn_local(accept_unix(worker, listener, phase))
+                tokio::task::spawn_local(accept_unix(worker, listener, via, phase))
             }
         });
     }
@@ -162,8 +162,8 @@ async fn run(set: Vec<Bound>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy
     }
 }
 
-async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, bound: std::net::IpAddr, mut phase: watch::Receiver<Phase>) {
-    let peer = Rc::new(Peer { unix: false, uid: None, bound: Some(bound) });
+async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, (bound, via): (std::net::IpAddr, Via), mut phase: watch::Receiver<Phase>) {
+    let peer = Rc::new(Peer { unix: false, uid: None, bound: Some(bound), via });
     let accept = |accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>| {
         let (stream, _) = accepted?;
         // Answers go out at once; without this, small ones wait for the client's acknowledgement.
@@ -190,11 +190,11 @@ async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, bound: std::net::
     }
 }
 
-async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, mut phase: watch::Receiver<Phase>) {
+async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, via: Via, mut phase: watch::Receiver<Phase>) {
     let accept = |accepted: io::Result<(tokio::net::UnixStream, tokio::net::unix::SocketAddr)>| {
         let (stream, _) = accepted?;
         let uid = stream.peer_cred()?.uid();
-        serve(&worker, stream, Rc::new(Peer { unix: true, uid: Some(uid), bound: None }));
+        serve(&worker, stream, Rc::new(Peer { unix: true, uid: Some(uid), bound: None, via }));
         Ok(())
     };
     loop {

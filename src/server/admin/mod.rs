@@ -102,7 +102,7 @@ impl Admin {
             // Judged: the guard knows the origins of other pages alone. `Host` is still its to check.
             head.headers.remove(ORIGIN);
         }
-        let from = Peer { unix: peer.ip.is_none(), uid: peer.uid, bound: peer.bound };
+        let from = Peer { unix: peer.ip.is_none(), uid: peer.uid, bound: peer.bound, ..Peer::default() };
         if crate::proxy::check_guard(&self.guard, &from, &head).is_err() {
             return forbidden("The Host or Origin is not one that may call the admin API.");
         }
