@@ -211,7 +211,11 @@ fn typos_in_sections_are_told_where_they_stand() {
     check("listen:\n  admin: 0.0.0.0:7072\n", 2, 10, "needs `tls`, which is not in this version yet", "loopback");
     check("listen:\n  admin: {bind: 127.0.0.1:1, tls: {cert: a}}\n", 2, 30, "`tls` is not in this version yet", "");
     check("listen:\n  proxy: 0.0.0.0:7070\n", 2, 10, "anyone there could use your users' tokens", "callers");
-    check("listen:\n  origins: []\n", 2, 3, "`origins` is not in this version yet", "");
+    check("listen:\n  origins: [{bind: 127.0.0.1:7071, as: none, upstream: https://a.test}]\n", 2, 13, "bound by `public` too", "");
+    check("listen:\n  origins: [{bind: 0.0.0.0:1, as: none, upstream: https://a.test}]\n", 2, 13, "anyone there could use", "callers");
+    check("listen:\n  origins: [{bind: 127.0.0.1:1, as: none, upstream: https://a.test, match: /a}]\n", 2, 69, "unknown key `match`", "");
+    check("listen:\n  origins: [{bind: 127.0.0.1:1, as: none, upstream: \"https://a.test/{rest}\"}]\n", 2, 69, "follows the upstream by itself", "");
+    check("listen: {admin: {bind: 127.0.0.1:1, placeholder: true}}\n", 1, 37, "is the proxy listener's", "");
     check("listen: {public: 127.0.0.1:1, admin: 127.0.0.1:1}\n", 1, 38, "`public` and `admin` are both bound to 127.0.0.1:1", "");
     check("listen: {proxy: 127.0.0.1:7072}\n", 1, 17, "`proxy` and `admin` are both bound to 127.0.0.1:7072", "");
     check("listen: {allowed_origins: [localhost:3000]}\n", 1, 28, "expected an origin", "http://localhost:3000");

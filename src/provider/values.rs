@@ -105,7 +105,8 @@ impl OriginTemplate {
         let authority = self.authority.fill(|name| value(name).map(Cow::Borrowed)).ok_or(NoOrigin::Refused)?;
         let origin = origin(self.tls, &authority).ok_or(NoOrigin::Refused)?;
         let secure = self.tls || self.plain_http_anywhere || origin.is_loopback();
-        if secure && reg.token_host_allowed(&origin.host, origin.port) { Ok(origin) } else { Err(NoOrigin::Refused) }
+        let allowed = reg.token_host_allowed_for(&origin.host, origin.port, |name| value(name).map(Cow::Borrowed));
+        if secure && allowed { Ok(origin) } else { Err(NoOrigin::Refused) }
     }
 
     /// Whether some connection could call it: asked at load, so that a route that never works is told.
