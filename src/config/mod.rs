@@ -45,3 +45,5 @@ pub use sources::Env;
 mod schema_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upstream_tests;

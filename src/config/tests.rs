@@ -214,7 +214,13 @@ fn typos_in_sections_are_told_where_they_stand() {
     check("listen:\n  origins: [{bind: 127.0.0.1:7071, as: none, upstream: https://a.test}]\n", 2, 13, "bound by `public` too", "");
     check("listen:\n  origins: [{bind: 0.0.0.0:1, as: none, upstream: https://a.test}]\n", 2, 13, "anyone there could use", "callers");
     check("listen:\n  origins: [{bind: 127.0.0.1:1, as: none, upstream: https://a.test, match: /a}]\n", 2, 69, "unknown key `match`", "");
-    check("listen:\n  origins: [{bind: 127.0.0.1:1, as: none, upstream: \"https://a.test/{rest}\"}]\n", 2, 69, "follows the upstream by itself", "");
+    check(
+        "listen:\n  origins: [{bind: 127.0.0.1:1, as: none, upstream: \"https://a.test/{rest}\"}]\n",
+        2,
+        69,
+        "follows the upstream by itself",
+        "",
+    );
     check("listen: {admin: {bind: 127.0.0.1:1, placeholder: true}}\n", 1, 37, "is the proxy listener's", "");
     check("listen: {public: 127.0.0.1:1, admin: 127.0.0.1:1}\n", 1, 38, "`public` and `admin` are both bound to 127.0.0.1:1", "");
     check("listen: {proxy: 127.0.0.1:7072}\n", 1, 17, "`proxy` and `admin` are both bound to 127.0.0.1:7072", "");

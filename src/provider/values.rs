@@ -82,13 +82,20 @@ impl Kind {
     }
 
     /// Texts that stand for all that may come: with them a host can be judged at load.
-    fn samples(&self) -> Vec<Box<str>> {
+    fn samples(&self, reg: &Registration) -> Vec<Box<str>> {
+        let exact = reg.token_hosts.iter().filter(|allowed| !allowed.host.starts_with('*'));
         match self {
-            Kind::Text | Kind::Label => vec!["a".into()],
-            Kind::Host(allowed) | Kind::Origin(allowed) => allowed
-                .iter()
-                .map(|host| host.strip_prefix("*.").map_or_else(|| host.clone(), |parent| format!("a.{parent}").into()))
-                .collect(),
+            Kind::Text | Kind::Label => {
+                let labels = exact.flat_map(|allowed| allowed.host.split('.')).filter_map(|label| self.check(label));
+                std::iter::once("a".into()).chain(labels).collect()
+            }
+            Kind::Host(hosts) | Kind::Origin(hosts) => {
+                let own = hosts.iter().map(|host| host.strip_prefix("*.").map_or_else(|| host.to_string(), |parent| format!("a.{parent}")));
+                let ports = reg.token_hosts.iter().map(|allowed| allowed.port).filter(|port| *port != 443);
+                let ported = own.clone().flat_map(|host| ports.clone().map(move |port| format!("{host}:{port}")));
+                let listed = exact.map(|allowed| format!("{}:{}", allowed.host, allowed.port)).filter_map(|host| self.keep(&host));
+                own.clone().chain(ported).map(Into::into).chain(listed).collect()
+            }
         }
     }
 }
@@ -113,7 +120,7 @@ impl OriginTemplate {
     pub fn is_possible(&self, reg: &Registration) -> bool {
         let mut ways: Vec<BTreeMap<&str, Box<str>>> = vec![BTreeMap::new()];
         for name in self.authority.names() {
-            let samples: Vec<Box<str>> = reg.dialect.kinds(name).flat_map(Kind::samples).collect();
+            let samples: Vec<Box<str>> = reg.dialect.kinds(name).flat_map(|kind| kind.samples(reg)).collect();
             ways = ways
                 .iter()
                 .flat_map(|way| {
