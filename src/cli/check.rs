@@ -24,8 +24,21 @@ pub(super) fn run(path: &Path) -> Outcome {
         snapshot.providers.len(),
         if off > 0 { format!(" ({off} off)") } else { String::new() }
     );
+    text.push_str(&origins(&snapshot));
     text.push_str(&redirect_uris(&snapshot));
     print(&text)
+}
+
+/// The listeners that are one upstream's whole origin.
+fn origins(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    for (listener, origin) in snapshot.startup.origins.iter().zip(&snapshot.origins) {
+        let binds = listener.binds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let upstream = origin.route.as_ref().map(|route| snapshot.masked(&route.upstream)).unwrap_or_default();
+        // As above.
+        let _ = writeln!(text, "origin {binds} -> {upstream}");
+    }
+    text
 }
 
 /// What to register at each provider that asks end users: it is compared byte for byte there (RFC 9700 §2.1).

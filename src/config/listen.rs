@@ -72,16 +72,8 @@ fn refuse_shared(fields: &Fields<'_>, listeners: &[(&str, &Listener)]) {
             let is_free = |bind: &Bind| matches!(bind, Bind::Tcp(address) if address.port() == 0);
             let Some(shared) = listener.binds.iter().find(|bind| !is_free(bind) && other.binds.contains(bind)) else { continue };
             let at = fields.peek(second).or_else(|| fields.peek(first)).map_or(fields.at, |node| &node.at);
-            fields.say(at, format!("`{first}` and `{second}` are both bound to {}", words(shared)), None);
+            fields.say(at, format!("`{first}` and `{second}` are both bound to {shared}"), None);
         }
-    }
-}
-
-/// An address as the file says it.
-pub(super) fn words(bind: &Bind) -> String {
-    match bind {
-        Bind::Tcp(address) => address.to_string(),
-        Bind::Unix(path) => format!("unix:{}", path.display()),
     }
 }
 

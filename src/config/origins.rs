@@ -75,7 +75,7 @@ pub(super) fn refuse_shared(origins: &[Origin], others: &[(&str, &Listener)], pr
         for (what, other) in others.iter().copied().chain(before) {
             let is_free = |bind: &Bind| matches!(bind, Bind::Tcp(address) if address.port() == 0);
             if let Some(shared) = origin.listener.binds.iter().find(|bind| !is_free(bind) && other.binds.contains(bind)) {
-                problems.say(&origin.at, format!("{} is bound by {what} too", listen::words(shared)), None);
+                problems.say(&origin.at, format!("{shared} is bound by {what} too"), None);
             }
         }
     }

@@ -276,6 +276,8 @@ struct Route {
     upstream: String,
     provider: Option<String>,
     attach: String,
+    /// The addresses of its own listener, for one of `listen.origins`; null on the proxy listener.
+    listen: Option<Vec<String>>,
 }
 
 #[derive(JsonSchema)]

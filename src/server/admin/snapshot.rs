@@ -2,7 +2,7 @@
 
 use super::{Admin, Asked, Outcome, Refused};
 use crate::base::problem::Problem;
-use crate::config::ConfigErrors;
+use crate::config::{Bind, ConfigErrors, Route};
 use crate::connect::is_connectable;
 use crate::provider::Input;
 use crate::proxy::explain;
@@ -26,17 +26,20 @@ impl Admin {
 
     pub(super) fn routes(&self) -> (StatusCode, Value) {
         let snapshot = self.live.snapshot();
-        let items: Vec<Value> = snapshot
-            .route_list
-            .iter()
-            .map(|route| {
-                json!({
-                    "name": route.name, "match": route.matches, "upstream": snapshot.masked(&route.upstream),
-                    "provider": route.provider.as_ref().map(|provider| &*provider.id),
-                    "attach": explain::scheme_words(&route.attach),
-                })
+        let item = |route: &Route, listen: Option<Vec<String>>| {
+            json!({
+                "name": route.name, "match": route.matches, "upstream": snapshot.masked(&route.upstream),
+                "provider": route.provider.as_ref().map(|provider| &*provider.id),
+                "attach": explain::scheme_words(&route.attach),
+                "listen": listen,
             })
-            .collect();
+        };
+        let origins = snapshot.startup.origins.iter().zip(&snapshot.origins);
+        let origins = origins.filter_map(|(listener, origin)| {
+            let listen = listener.binds.iter().map(Bind::to_string).collect();
+            Some(item(origin.route.as_deref()?, Some(listen)))
+        });
+        let items: Vec<Value> = snapshot.route_list.iter().map(|route| item(route, None)).chain(origins).collect();
         (StatusCode::OK, json!({"generation": snapshot.generation, "items": items}))
     }
 
