@@ -238,15 +238,15 @@ mod tests {
     #[test]
     fn a_client_proves_itself_by_its_key() {
         let reg =
-            one("  x: {client_id: a, issuer: https://a.b, client_auth: private_key_jwt, client_key: \"${KEY}\", client_key_id: k1}\n", "x");
+            one("  q: {client_id: a, issuer: https://a.b, client_auth: private_key_jwt, client_key: \"${KEY}\", client_key_id: k1}\n", "q");
         assert_eq!((reg.client_auth, reg.client_key.as_ref().map(JwtKey::algorithm)), (ClientAuth::PrivateKeyJwt, Some("ES256")));
         assert_eq!((reg.issuer.as_deref(), reg.token_url.as_ref()), (Some("https://a.b"), None), "as written");
-        let x = "  x: {client_id: a, issuer: https://a.b, client_auth: private_key_jwt, client_key: ";
+        let x = "  q: {client_id: a, issuer: https://a.b, client_auth: private_key_jwt, client_key: ";
         check(&format!("{x}\"${{BROKEN}}\"}}\n"), 84, "`client_key` is no private key in PEM", "genpkey");
         check(&format!("{x}CANARY}}\n"), 84, "`client_key` is no private key in PEM", "genpkey");
         check(&format!("{x}\"${{KEY}}\", client_key_algorithm: RS256}}\n"), 84, "`client_key` cannot sign by that algorithm", "an RSA key");
         check(&format!("{x}\"${{KEY}}\", client_key_algorithm: HS256}}\n"), 116, "expected `RS256`", "`RS256`");
-        check("  x: {client_id: a, issuer: https://a.b, client_key: \"${KEY}\"}\n", 42, "proves nothing", "private_key_jwt");
+        check("  q: {client_id: a, issuer: https://a.b, client_key: \"${KEY}\"}\n", 42, "proves nothing", "private_key_jwt");
     }
 
     #[test]
@@ -298,18 +298,18 @@ mod tests {
     #[test]
     fn a_token_is_exchanged_for_one_of_another_registration() {
         let two = |keys: &str| {
-            format!("  x: {{client_id: x, token_url: https://a.b/t, token_exchange: {{{keys}}}}}\n  google: {{client_id: g}}\n")
+            format!("  q: {{client_id: x, token_url: https://a.b/t, token_exchange: {{{keys}}}}}\n  google: {{client_id: g}}\n")
         };
-        let reg = one(&two("from: google, requested_token_type: jwt, audience: [a, b]"), "x");
+        let reg = one(&two("from: google, requested_token_type: jwt, audience: [a, b]"), "q");
         let Some(Mint::Exchange(exchange)) = &reg.mint else { panic!("{:?}", reg.mint) };
         assert_eq!(&*exchange.subject_token_type, "urn:ietf:params:oauth:token-type:access_token");
         assert_eq!(exchange.requested_token_type.as_deref(), Some("urn:ietf:params:oauth:token-type:jwt"));
         assert_eq!(exchange.audience.len(), 2);
         check(&two("from: googel"), 70, "no provider is called `googel`", "`google`");
-        check(&two("from: x"), 70, "names the provider itself", "");
+        check(&two("from: q"), 70, "names the provider itself", "");
         check(&two("audience: [a]"), 63, "`token_exchange` needs `from`", "");
         check(&two("from: google, subject_token_type: acces_token"), 98, "expected `access_token`", "`access_token`");
-        let chain = "  y: {client_id: y, token_url: https://a.b/t, token_exchange: {from: x}}\n";
-        check(&format!("{chain}{}", two("from: google")), 70, "the tokens of `x` are exchanged ones themselves", "");
+        let chain = "  y: {client_id: y, token_url: https://a.b/t, token_exchange: {from: q}}\n";
+        check(&format!("{chain}{}", two("from: google")), 70, "the tokens of `q` are exchanged ones themselves", "");
     }
 }

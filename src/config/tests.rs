@@ -256,10 +256,10 @@ fn typos_in_providers_are_told_where_they_stand() {
     check("providers:\n  gogle: {client_id: g}\n", 2, 3, "no provider definition is called `gogle`", "`google`");
     check("providers:\n  g: {use: googl, client_id: g}\n", 2, 12, "no provider definition is called `googl`", "`google`");
     check("providers:\n  google: {clientid: g, client_id: a}\n", 2, 12, "unknown key `clientid` in a provider", "`client_id`");
-    check("providers:\n  x: {client_id: g, authorize_url: https://a.b/}\n", 2, 6, "a provider needs `token_url`", "");
-    check("providers:\n  x: {client_id: g, issuer: http://a.b/}\n", 2, 29, "expected an https:// URL", "loopback");
-    check("providers:\n  x: {client_id: g, issuer: \"https://a.b/?t=1\"}\n", 2, 29, "an issuer has no query", "");
-    check("providers:\n  x: {client_id: g, token_url: http://a.b/}\n", 2, 32, "expected an https:// URL", "loopback");
+    check("providers:\n  q: {client_id: g, authorize_url: https://a.b/}\n", 2, 6, "a provider needs `token_url`", "");
+    check("providers:\n  q: {client_id: g, issuer: http://a.b/}\n", 2, 29, "expected an https:// URL", "loopback");
+    check("providers:\n  q: {client_id: g, issuer: \"https://a.b/?t=1\"}\n", 2, 29, "an issuer has no query", "");
+    check("providers:\n  q: {client_id: g, token_url: http://a.b/}\n", 2, 32, "expected an https:// URL", "loopback");
     check("providers:\n  google: {client_id: g, pkce: s256}\n", 2, 32, "`S256` or `S256_hex` or `plain` or `none`", "`S256`");
     check("providers:\n  google: {client_id: g, client_auth: private_key_jwt}\n", 2, 26, "needs `client_key`", "${file:./key.pem}");
     check("providers:\n  google: {client_id: g, credential: apikey}\n", 2, 38, "`consent` or `api_key` or `password`", "`api_key`");

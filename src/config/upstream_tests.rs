@@ -11,7 +11,7 @@ fn load(provider: &str, route: &str) -> Result<Snapshot, String> {
 }
 
 const VALUES: &str = "    inputs:
-      sub: {label: Sub-domain, kind: label}
+      team: {label: Sub-domain, kind: label}
       note: {label: Note}
     metadata:
       api: {from: reply.api, kind: origin, hosts: [\"*.desk.test\"]}
@@ -21,9 +21,9 @@ const VALUES: &str = "    inputs:
 #[test]
 fn a_host_takes_values_that_can_be_one() {
     for (upstream, written) in [
-        ("https://{sub}.desk.test/api/v2/{rest}", "{sub}.desk.test"),
+        ("https://{team}.desk.test/api/v2/{rest}", "{team}.desk.test"),
         ("https://{api}/{rest}", "{api}"),
-        ("https://eu-{sub}.desk.test:443/{rest}?n={note}", "eu-{sub}.desk.test:443"),
+        ("https://eu-{team}.desk.test:443/{rest}?n={note}", "eu-{team}.desk.test:443"),
     ] {
         let snapshot = load(VALUES, &format!("{{match: '/z/{{*rest}}', provider: desk, upstream: '{upstream}'}}")).expect(upstream);
         let RouteOrigin::PerConnection(template) = &snapshot.route_list[0].origin else { panic!("{upstream} is fixed") };
@@ -37,15 +37,15 @@ fn a_host_takes_values_that_can_be_one() {
 fn values_that_the_registration_gives_make_a_fixed_host() {
     let given = VALUES.replace("kind: label", "kind: label, value: acme");
     let route = |upstream: &str| format!("{{match: '/z/{{*rest}}', provider: desk, upstream: '{upstream}'}}");
-    let snapshot = load(&given, &route("https://{sub}.desk.test/{sub}/{rest}?s={sub}")).expect("loaded");
+    let snapshot = load(&given, &route("https://{team}.desk.test/{team}/{rest}?s={team}")).expect("loaded");
     let RouteOrigin::Fixed(origin) = &snapshot.route_list[0].origin else { panic!("not fixed") };
     assert_eq!(&*origin.host, "acme.desk.test");
     assert!(snapshot.route_list[0].needs.is_empty() && !snapshot.route_list[0].has_own);
     let denied = VALUES.replace("kind: label", "kind: label, value: www");
-    let told = load(&denied, &route("https://{sub}.desk.test/{rest}")).expect_err("denied");
+    let told = load(&denied, &route("https://{team}.desk.test/{rest}")).expect_err("denied");
     assert!(told.contains("tokens of `desk` may not be sent to `www.desk.test`"), "{told}");
     // The app's own token has such values too.
-    let app = "{match: '/z/{*rest}', provider: desk, as: app, upstream: 'https://{sub}.desk.test/{sub}/{rest}'}";
+    let app = "{match: '/z/{*rest}', provider: desk, as: app, upstream: 'https://{team}.desk.test/{team}/{rest}'}";
     load(&format!("    client_secret: s\n{given}"), app).expect("loaded");
 }
 
@@ -53,19 +53,19 @@ fn values_that_the_registration_gives_make_a_fixed_host() {
 fn what_cannot_be_a_host_is_told_where_it_stands() {
     for (match_, upstream, more, column, part) in [
         ("/z/{*rest}", "https://{rest}.desk.test/", "", 62, "never comes from the request"),
-        ("/z/{sub}", "https://{sub}.desk.test/", "", 60, "both a capture"),
-        ("/z/{sub}", "https://a.desk.test/{sub}", "", 0, "both a capture"),
-        ("/z/{*rest}", "https://{sub2}.desk.test/", "", 62, "did you mean `sub`"),
+        ("/z/{team}", "https://{team}.desk.test/", "", 61, "both a capture"),
+        ("/z/{team}", "https://a.desk.test/{team}", "", 0, "both a capture"),
+        ("/z/{*rest}", "https://{team2}.desk.test/", "", 62, "did you mean `team`"),
         ("/z/{*rest}", "https://{note}.desk.test/", "", 62, "may be any text"),
-        ("/z/{*rest}", "https://{sub}.evil.test/", "", 62, "may not be sent to such a host"),
+        ("/z/{*rest}", "https://{team}.evil.test/", "", 62, "may not be sent to such a host"),
         ("/z/{*rest}", "https://{away}/", "", 62, "may not be sent to such a host"),
-        ("/z/{*rest}", "https://a.desk.test:{sub}/", "", 62, "no place stands in a port"),
+        ("/z/{*rest}", "https://a.desk.test:{team}/", "", 62, "no place stands in a port"),
         ("/z/{*rest}", "https://{sub.desk.test/", "", 62, "not closed"),
-        ("/z/{*rest}", "http://{sub}.desk.test/", "", 0, ""),
-        ("/z/{*rest}", "https://{sub}.desk.test/", ", as: app", 62, "the app's own token has none"),
-        ("/z/{*rest}", "https://{sub}.desk.test/", ", as: none", 62, "no value `sub`"),
-        ("/z/{*rest}", "https://a.desk.test/{sub}", ", as: none", 0, "no capture `sub`"),
-        ("/z/{*rest}", "https://a.desk.test/?s={subb}", "", 0, "did you mean `{sub}`"),
+        ("/z/{*rest}", "http://{team}.desk.test/", "", 0, ""),
+        ("/z/{*rest}", "https://{team}.desk.test/", ", as: app", 62, "the app's own token has none"),
+        ("/z/{*rest}", "https://{team}.desk.test/", ", as: none", 62, "no value `team`"),
+        ("/z/{*rest}", "https://a.desk.test/{team}", ", as: none", 0, "no capture `team`"),
+        ("/z/{*rest}", "https://a.desk.test/?s={teamm}", "", 0, "did you mean `{team}`"),
     ] {
         let route = format!("{{match: '{match_}', provider: desk, upstream: '{upstream}'{more}}}");
         let loaded = load(&format!("    client_secret: s\n{VALUES}"), &route);
