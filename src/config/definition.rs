@@ -196,7 +196,7 @@ fn issuer(fields: &Fields<'_>, places: &Places, reading: Reading) -> Option<Box<
         return None;
     }
     let text = places.text(node, &["client_id"], fields.problems)?;
-    Some(text.fixed().map_or_else(|| scalar::text(node, fields.problems).unwrap_or_default(), |text| text).into())
+    Some(text.fixed().or(scalar::text(node, fields.problems))?.into())
 }
 
 /// Absolute URIs of any scheme, without a fragment, as written (RFC 8707 §2).

@@ -373,6 +373,9 @@ fn no_fault_shows_what_a_variable_held() {
         "store: {encryption_keys: [\"${GOOGLE_CLIENT_SECRET}\"]}\nshutdown: {drain: \"${GOOGLE_CLIENT_SECRET}\"}\n",
         "providers:\n  google: {client_id: a, use: \"${GOOGLE_CLIENT_SECRET}\", pkce: \"${GOOGLE_CLIENT_SECRET}\", token_url: \"https://x y${GOOGLE_CLIENT_SECRET}\", ",
         "token_hosts: [\"/${GOOGLE_CLIENT_SECRET}\"], attach: \"${GOOGLE_CLIENT_SECRET}\", client_secret: \"${GOOGLE_CLIENT_SECRET}\"}\n",
+        "  places: {client_id: a, token_url: \"https://{${GOOGLE_CLIENT_SECRET}}/\", revoke_url: \"http://{a}.${GOOGLE_CLIENT_SECRET}/\", inputs: {a: {kind: host, value: \"${GOOGLE_CLIENT_SECRET}\"}}, ",
+        "metadata: {b: \"${GOOGLE_CLIENT_SECRET}\"}, calls: {code: {omit: [\"${GOOGLE_CLIENT_SECRET}\"], params: {a: \"{b ${GOOGLE_CLIENT_SECRET}\"}}}, reply: {at: \"${GOOGLE_CLIENT_SECRET}..\"}, ",
+        "errors: {passing: [{status: \"${GOOGLE_CLIENT_SECRET}\"}]}, issuers: [\"${GOOGLE_CLIENT_SECRET}\"], category: \"${GOOGLE_CLIENT_SECRET}\"}\n",
         "  ok: {use: google, client_id: b, client_secret: \"${GOOGLE_CLIENT_SECRET}\"}\n",
         "callers: [{name: a, key_sha256: \"${GOOGLE_CLIENT_SECRET}\", routes: [\"${GOOGLE_CLIENT_SECRET}\"], providers: [\"${GOOGLE_CLIENT_SECRET}\"]}]\n",
         "routes:\n  - {match: \"/{${GOOGLE_CLIENT_SECRET}\", provider: \"${GOOGLE_CLIENT_SECRET}\", upstream: \"${GOOGLE_CLIENT_SECRET}\"}\n",
@@ -380,7 +383,7 @@ fn no_fault_shows_what_a_variable_held() {
         "  - {match: \"/b\", provider: ok, upstream: \"https://x%${GOOGLE_CLIENT_SECRET}/\", attach: {scheme: \"a ${GOOGLE_CLIENT_SECRET}\"}}\n",
     );
     let errors = load_one(text).expect_err("refused");
-    assert!(errors.0.len() > 15, "{errors}");
+    assert!(errors.0.len() > 22, "{errors}");
     for shown in [errors.to_string(), format!("{errors:?}")] {
         assert!(!shown.contains("s3cr3t-canary"), "{shown}");
     }

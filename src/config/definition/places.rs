@@ -118,13 +118,14 @@ impl Places {
         if text.contains("{sha256:") {
             return refuse(0, "a hash cannot stand in a URL", None);
         }
+        if start == end {
+            // Parsers skip further slashes, so that a place of the path would come to be the host.
+            return refuse(start, "a URL needs a host", None);
+        }
         if text[start..end].contains('@') {
             return refuse(start, "a URL here has no user or password", None);
         }
-        let authority = Filled::parse(&text[start..end]).ok()?;
-        if let Some(name) = authority.names().find(|name| !self.open && !self.fits_host(name)) {
-            let offset = start + text[start..end].find(name).unwrap_or_default();
-            self.say_unfit(node, offset, name, problems);
+        if !self.is_host(&text[start..end], start, node, problems) {
             return None;
         }
         let sample = filled.fill(|name| in_url(self.sample(name))).and_then(|text| Url::parse(&text).ok());
@@ -133,7 +134,7 @@ impl Places {
             Some(url) if url.scheme() == "http" && !scalar::is_loopback(&url) => {
                 return refuse(0, "expected an https:// URL", Some("plain http:// is for loopback hosts alone"));
             }
-            Some(_) => {}
+            Some(url) => lint::forbidden_in_url(&url, node, problems),
         }
         let known =
             filled.fill_known(|name| in_url(if name == "client_id" { self.client_id.as_deref()?.into() } else { self.fixed(name)? }));
@@ -147,8 +148,7 @@ impl Places {
     pub(super) fn host_text(&self, node: &Node, problems: &Problems) -> Option<Filled> {
         let filled = self.parsed(node, &[], problems)?;
         let text = scalar::template(node, problems)?;
-        if let Some(name) = filled.names().find(|name| !self.open && !self.fits_host(name)) {
-            self.say_unfit(node, text.find(name).unwrap_or_default(), name, problems);
+        if !self.is_host(text, 0, node, problems) {
             return None;
         }
         let sample = filled.fill(|name| in_url(self.sample(name)));
@@ -159,10 +159,30 @@ impl Places {
         Some(filled.fill_known(|name| in_url(self.fixed(name)?)))
     }
 
-    fn say_unfit(&self, node: &Node, offset: usize, name: &str, problems: &Problems) {
-        let name = shown(name);
-        let hint = format!("say `kind: label`, or `kind: host` or `kind: origin` with `hosts`, on `{name}`");
-        problems.say_inside(node, offset, format!("`{name}` may be any text, so it cannot stand in a host"), Some(hint));
+    /// Whether what may fill these places makes no host that the definition does not mean. `offset` is where the text begins in the node's.
+    fn is_host(&self, authority: &str, offset: usize, node: &Node, problems: &Problems) -> bool {
+        let Ok(places) = Filled::parse(authority) else { return false };
+        let at = |name: &str| offset + authority.rfind(name).unwrap_or_default();
+        let names: Vec<&str> = if self.open { Vec::new() } else { places.names().collect() };
+        if let Some(name) = names.iter().find(|name| !self.fits_host(name)) {
+            let hint = format!("say `kind: label`, or `kind: host` or `kind: origin` with `hosts`, on `{}`", shown(name));
+            problems.say_inside(node, at(name), format!("`{}` may be any text, so it cannot stand in a host", shown(name)), Some(hint));
+            return false;
+        }
+        let Some(last) = names.last().filter(|name| self.is_label(name) && self.fixed(name).is_none()) else { return true };
+        // What whoever types the label could register as a domain of his own is no host that we know.
+        let behind = authority.rsplit('}').next().and_then(|behind| behind.split(':').next()).unwrap_or_default();
+        let labels: Vec<&str> = behind.split('.').skip(1).filter(|label| !label.is_empty()).collect();
+        if labels.len() >= 2 || labels == ["localhost"] {
+            return true;
+        }
+        let hint = format!("write the provider's domain behind it: `{{{}}}.example.com`", shown(last));
+        problems.say_inside(node, at(last), format!("`{}` would choose among hosts that are anyone's", shown(last)), Some(hint));
+        false
+    }
+
+    fn is_label(&self, name: &str) -> bool {
+        self.values.iter().any(|value| *value.name == *name && value.kind == Kind::Label)
     }
 
     /// A mapping of parameter names to texts.

@@ -317,6 +317,10 @@ fn urls_with_places_stay_https_at_hosts_that_are_known() {
     assert!(load(&format!("{}\n{URLS}", url("http://{dom}.localhost:1/")), CLIENT).is_ok());
     check(&url("https://{do}.a.example/"), "2:22", "no value is called `do`", "`dom`");
     check(&url("https://{name}.a.example/"), "2:23", "`name` may be any text, so it cannot stand in a host", "kind: label");
+    check(&url("https://{dom}.com/"), "2:23", "`dom` would choose among hosts that are anyone's", "{dom}.example.com");
+    check(&url("https://{dom}/"), "2:23", "`dom` would choose among hosts that are anyone's", "{dom}.example.com");
+    check(&url("https:///{dom}/"), "2:22", "a URL needs a host", "");
+    check(&url("https://{dom}.a.example/?response_type=token"), "2:13", "the implicit grant", "");
     check(&url("http://{dom}.a.example/"), "2:14", "expected an https:// URL", "loopback");
     check(&url("{dom}://a.example/"), "2:14", "begins with `https://`", "");
     check(&url("https://{dom}@a.example/"), "2:22", "no user", "");

@@ -92,6 +92,8 @@ fn input(key: &Key, node: &Node, reading: Reading, problems: &Problems) -> Optio
         let said = match &kind {
             Kind::Text => "expected text of at most 512 bytes".to_owned(),
             Kind::Label => "expected one label of a host name (letters, digits and `-`)".to_owned(),
+            Kind::Host(hosts) if hosts.is_empty() => "expected a host".to_owned(),
+            Kind::Origin(hosts) if hosts.is_empty() => "expected an https:// URL".to_owned(),
             Kind::Host(hosts) => format!("expected a host among {}", listed(hosts)),
             Kind::Origin(hosts) => format!("expected an https:// URL whose host is among {}", listed(hosts)),
         };
@@ -181,6 +183,12 @@ fn is_name(key: &Key, problems: &Problems) -> bool {
     true
 }
 
+/// How the place of a captured value is written.
+struct Written<'w> {
+    read: &'w dyn Fn(&str) -> Option<From>,
+    expected: &'static str,
+}
+
 /// `metadata`: what the callback and the token reply leave.
 pub(super) fn metadata(fields: &Fields<'_>, reading: Reading) -> Vec<Capture> {
     let from = |text: &str| match text.split_once('.')? {
@@ -188,27 +196,19 @@ pub(super) fn metadata(fields: &Fields<'_>, reading: Reading) -> Vec<Capture> {
         ("reply", path) => Path::parse(path).map(From::Reply),
         _ => None,
     };
-    captures(fields, reading, &from, "`callback.PARAMETER` or `reply.MEMBER`")
+    captures(fields, reading, &Written { read: &from, expected: "`callback.PARAMETER` or `reply.MEMBER`" })
 }
 
-fn captures(fields: &Fields<'_>, reading: Reading, from: &dyn Fn(&str) -> Option<From>, expected: &str) -> Vec<Capture> {
-    let entries = fields.pairs("metadata").iter();
-    entries
-        .filter_map(|(key, node)| is_name(key, fields.problems).then(|| capture(key, node, reading, (from, expected), fields.problems))?)
-        .collect()
+fn captures(fields: &Fields<'_>, reading: Reading, written: &Written<'_>) -> Vec<Capture> {
+    let named = fields.pairs("metadata").iter().filter(|(key, _)| is_name(key, fields.problems));
+    named.filter_map(|(key, node)| capture(key, node, reading, written, fields.problems)).collect()
 }
 
-fn capture(
-    key: &Key,
-    node: &Node,
-    reading: Reading,
-    (from, expected): (&dyn Fn(&str) -> Option<From>, &str),
-    problems: &Problems,
-) -> Option<Capture> {
+fn capture(key: &Key, node: &Node, reading: Reading, written: &Written<'_>, problems: &Problems) -> Option<Capture> {
     let place = |node: &Node| {
-        let found = from(scalar::text(node, problems)?);
+        let found = (written.read)(scalar::text(node, problems)?);
         if found.is_none() {
-            problems.say(&node.at, format!("expected {expected}, found {}", node.found()), None);
+            problems.say(&node.at, format!("expected {}, found {}", written.expected, node.found()), None);
         }
         found
     };
@@ -234,7 +234,7 @@ pub(super) fn lookup_captures(fields: &Fields<'_>, reading: Reading) -> Vec<Vec<
     let from = |text: &str| Path::parse(text).map(From::Reply);
     let one = |node: &Node| {
         let Some(fields) = Fields::open(node, LOOKUP, fields.problems) else { return Vec::new() };
-        captures(&fields, reading, &from, "the path of a member, as `data.0.id`")
+        captures(&fields, reading, &Written { read: &from, expected: "the path of a member, as `data.0.id`" })
     };
     fields.list("lookups").unwrap_or_default().iter().map(one).collect()
 }
