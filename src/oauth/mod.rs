@@ -26,6 +26,7 @@ pub use authorize::{AuthorizeRequest, in_group, wants_nonce};
 pub use client::{Grant, REFRESH_EXPIRES_AT, Revoked, TokenClient, note_learnt, redirect_uri};
 pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, Verdict};
+pub use refusal::is_sign_of;
 pub use reply::split_scopes;
 pub use values::Values;
 

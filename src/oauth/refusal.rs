@@ -51,6 +51,13 @@ pub(super) fn by_rule(status: u16, code: Option<&str>, whole: &Value, body: &[u8
     })
 }
 
+/// Whether an answer of the provider's API is what one of these signs says, by the words that hold for its token endpoint's.
+pub fn is_sign_of<'s>(mut signs: impl Iterator<Item = &'s Sign>, status: u16, body: &[u8], reg: &Registration) -> bool {
+    let whole = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let code = code(&whole, reg).flatten();
+    signs.any(|sign| fits(sign, status, code.as_deref(), &whole, body))
+}
+
 /// Whether an answer is what a sign says. One that says nothing fits nothing.
 pub(super) fn fits(sign: &Sign, status: u16, code: Option<&str>, whole: &Value, body: &[u8]) -> bool {
     let Sign { status: told, code: named, member, says } = sign;
@@ -132,6 +139,27 @@ mod tests {
         };
         assert_eq!(refused.verdict, expected, "{status} {body}");
         assert!(refused.summary.ends_with(told), "{}", refused.summary);
+    }
+
+    #[test]
+    fn q71_an_apis_answer_is_known_by_all_that_a_sign_names() {
+        let reg = registration("http://127.0.0.1:1");
+        let member = |path: &str, equals: &str| Some((Path::parse(path).expect("a path"), equals.into()));
+        let check = |sign: &Sign, body: &str, expected: bool| {
+            assert_eq!(is_sign_of([sign].into_iter(), 400, body.as_bytes(), &reg), expected, "{sign:?} {body}");
+        };
+        let facebook = Sign { status: Some(400), member: member("error.code", "190"), ..Sign::default() };
+        check(&facebook, r#"{"error":{"code":190,"error_subcode":463}}"#, true);
+        check(&facebook, r#"{"error":{"code":"190"}}"#, true);
+        check(&facebook, r#"{"error":{"code":4}}"#, false);
+        check(&facebook, "190", false);
+        let both = Sign { says: Some("expired".into()), ..facebook };
+        check(&both, r#"{"error":{"code":190}}"#, false);
+        check(&both, r#"{"error":{"code":190},"m":"has expired"}"#, true);
+        let code = Sign { code: Some("token_expired".into()), ..Sign::default() };
+        check(&code, r#"{"ok":false,"error":"Token_Expired"}"#, true);
+        check(&code, r#"{"ok":true}"#, false);
+        check(&Sign::default(), "{}", false);
     }
 
     #[test]

@@ -5,14 +5,14 @@
 
 use super::error::ProxyError;
 use crate::config::Timeouts;
-use crate::provider::{Path, Registration, Sign};
+use crate::oauth::is_sign_of;
+use crate::provider::{Registration, Sign};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use serde_json::Value;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -51,8 +51,7 @@ pub(super) async fn judge(
     let patience = if status.is_success() { Some(SUCCESS_WITHIN) } else { timeouts.idle };
     let until = [patience.map(|patience| Instant::now() + patience), deadline].into_iter().flatten().min();
     let Some(text) = read(response.body_mut(), until, held).await? else { return Ok(false) };
-    let json = serde_json::from_slice(&text).ok();
-    Ok(rules.iter().any(|rule| fits(rule, &reg.dialect.errors.at, &text, json.as_ref())))
+    Ok(is_sign_of(rules.into_iter(), status.as_u16(), &text, reg))
 }
 
 fn worth_reading(status: StatusCode, headers: &HeaderMap, body: &Incoming) -> bool {
@@ -91,59 +90,5 @@ async fn read(body: &mut Incoming, until: Option<Instant>, held: &mut Held) -> R
                 }
             }
         }
-    }
-}
-
-/// Whether all that the rule names is there; its status fits already.
-fn fits(rule: &Sign, code_at: &[Path], text: &[u8], json: Option<&Value>) -> bool {
-    let Sign { status: _, code, member, says } = rule;
-    let code_fits = |code: &str| {
-        let usual = json.and_then(|json| json.get("error")).and_then(as_text);
-        let elsewhere = code_at.iter().filter_map(|path| as_text(path.get(json?)?));
-        usual.into_iter().chain(elsewhere).any(|found| found.eq_ignore_ascii_case(code))
-    };
-    let member_fits = |(path, expected): &(Path, Box<str>)| {
-        json.and_then(|json| path.get(json)).and_then(as_text).is_some_and(|found| found == **expected)
-    };
-    let says_it = |piece: &str| !piece.is_empty() && text.windows(piece.len()).any(|window| window == piece.as_bytes());
-    let asks = code.is_some() || member.is_some() || says.is_some();
-    asks && code.as_deref().is_none_or(code_fits) && member.as_ref().is_none_or(member_fits) && says.as_deref().is_none_or(says_it)
-}
-
-fn as_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(rule: &Sign, body: &str, expected: bool) {
-        let at = [Path::parse("errors.0.errorType").expect("a path")];
-        let json = serde_json::from_str(body).ok();
-        assert_eq!(fits(rule, &at, body.as_bytes(), json.as_ref()), expected, "{rule:?} {body}");
-    }
-
-    #[test]
-    fn all_that_a_rule_names_must_be_there() {
-        let member = |path: &str, equals: &str| Some((Path::parse(path).expect("a path"), equals.into()));
-        let facebook = Sign { member: member("error.code", "190"), ..Sign::default() };
-        check(&facebook, r#"{"error":{"code":190,"error_subcode":463}}"#, true);
-        check(&facebook, r#"{"error":{"code":"190"}}"#, true);
-        check(&facebook, r#"{"error":{"code":4}}"#, false);
-        check(&facebook, "190", false);
-        let both = Sign { says: Some("expired".into()), ..facebook };
-        check(&both, r#"{"error":{"code":190}}"#, false);
-        check(&both, r#"{"error":{"code":190},"m":"has expired"}"#, true);
-        let code = Sign { code: Some("token_expired".into()), ..Sign::default() };
-        check(&code, r#"{"ok":false,"error":"Token_Expired"}"#, true);
-        check(&code, r#"{"errors":[{"errorType":"token_expired"}]}"#, true);
-        check(&code, r#"{"ok":true}"#, false);
-        check(&Sign::default(), "{}", false);
     }
 }
