@@ -117,7 +117,10 @@ calls:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn q28_callback_is_signed() {
-    let stage = Stage::new("callback: {hmac: hmac}\nmetadata: {shop: {from: callback.shop, kind: host, hosts: [\"*.myshopify.com\"], required: true}}\n").await;
+    let stage = Stage::new(
+        "callback: {hmac: hmac}\nmetadata: {shop: {from: callback.shop, kind: host, hosts: [\"*.myshopify.com\"], required: true}}\n",
+    )
+    .await;
     let (mut browser, trip) = stage.set_out(json!({}), &[]).await;
     let state = param(&trip.authorize, "state");
     let query = quirk("Q28").request["query"].clone();
@@ -142,7 +145,9 @@ async fn q28_callback_is_signed() {
     others.sort();
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"s3"), others.join("&").as_bytes());
     let signature: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    for (shop, hmac) in [("b.myshopify.com", &*signature), ("a.myshopify.com", &"0".repeat(64)), ("a.myshopify.com", "b1..."), ("a.myshopify.com", "")] {
+    for (shop, hmac) in
+        [("b.myshopify.com", &*signature), ("a.myshopify.com", &"0".repeat(64)), ("a.myshopify.com", "b1..."), ("a.myshopify.com", "")]
+    {
         let params = all(shop, hmac);
         let params: Vec<_> = params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(come_back(&mut browser, &trip, &params).await.status, 403, "{shop} {hmac}");
@@ -174,7 +179,8 @@ async fn q29_denial_not_said_by_access_denied() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn q30_granted_scopes_come_on_the_callback() {
-    let stage = Stage::new("callback: {scope: scope}\nscopes: [read, \"activity:read\", \"activity:write\"]\nscope_separator: \",\"\n").await;
+    let stage =
+        Stage::new("callback: {scope: scope}\nscopes: [read, \"activity:read\", \"activity:write\"]\nscope_separator: \",\"\n").await;
     stage.will_answer([answer(200, &json!({"access_token": "A1", "expires_in": 21600, "refresh_token": "R1"}))]);
     let scope = quirk("Q30").request["query"]["scope"].as_str().expect("scopes").to_owned();
     stage.connect_with(&[("code", "C1"), ("scope", &scope)]).await.answer.is_ok();

@@ -41,7 +41,10 @@ calls:
         let stage = Stage::new(bearer).await;
         assert_eq!(deleted(&stage, token(), answer(200, &body)).await.json()["revoked"], "yes");
         let call = stage.token_calls().pop().expect("a call");
-        assert_eq!((&*call.method, &*call.target, call.header("authorization"), call.body.len()), ("POST", "/2/auth/token/revoke", "Bearer A1", 0));
+        assert_eq!(
+            (&*call.method, &*call.target, call.header("authorization"), call.body.len()),
+            ("POST", "/2/auth/token/revoke", "Bearer A1", 0)
+        );
     }
 
     // By GET, under another name; the secret stands in no answer of ours.
@@ -83,7 +86,8 @@ async fn state(stage: &Stage, made: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn q67_device_grant_variants() {
-    let code = json!({"device_code": "D1", "user_code": "U1", "verification_url": "https://acme.test/activate", "expires_in": 600, "interval": 1});
+    let code =
+        json!({"device_code": "D1", "user_code": "U1", "verification_url": "https://acme.test/activate", "expires_in": 600, "interval": 1});
     let stage = Stage::new(TRAKT).await;
     let quirk = quirk("Q67");
     let made = begun(&stage, &code).await;
@@ -96,10 +100,9 @@ async fn q67_device_grant_variants() {
     assert_eq!((calls.len(), &*calls[0].target), (3, "/oauth/device/code"), "asked once more after a bare 400");
     assert_eq!(stage.stored().await.expect("connected").refresh_token, Some("R1".into()));
 
-    for (answers, expected) in [
-        (json!({"status": 418, "headers": {}, "body": ""}), "denied"),
-        (json!({"status": 410, "headers": {}, "body": ""}), "expired"),
-    ] {
+    for (answers, expected) in
+        [(json!({"status": 418, "headers": {}, "body": ""}), "denied"), (json!({"status": 410, "headers": {}, "body": ""}), "expired")]
+    {
         let stage = Stage::new(TRAKT).await;
         let made = begun(&stage, &code).await;
         stage.will_answer([answers]);

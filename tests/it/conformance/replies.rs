@@ -32,7 +32,8 @@ async fn q33_jsonp_or_wrapped_script_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn q34_token_nested_or_enveloped() {
-    let nested = Stage::new("token_url: http://ACME/api/oauth.v2.access\nreply: {at: authed_user}\nmetadata: {team: reply.team.id}\n").await;
+    let nested =
+        Stage::new("token_url: http://ACME/api/oauth.v2.access\nreply: {at: authed_user}\nmetadata: {team: reply.team.id}\n").await;
     let connection = nested.plays(&quirk("Q34")).await;
     assert_eq!((connection.access_token.expose(), told(&connection, "team")), ("xoxp-1", "T1"));
     assert_eq!(connection.scopes, ["search:read"]);
@@ -68,7 +69,11 @@ async fn q34_a_second_grant_waits_for_the_app_too() {
     let mut reply = quirk("Q34").responses[0].clone();
     reply["body"]["access_token"] = "xoxb-1".into();
     stage.will_answer([reply]);
-    let allowed = std::fs::read_to_string(stage.world.config()).expect("read").replacen("providers:", "connect: {allowed_return_urls: [\"https://app.test/back\"]}\nproviders:", 1);
+    let allowed = std::fs::read_to_string(stage.world.config()).expect("read").replacen(
+        "providers:",
+        "connect: {allowed_return_urls: [\"https://app.test/back\"]}\nproviders:",
+        1,
+    );
     std::fs::write(stage.world.config(), allowed).expect("written");
     stage.world.admin("POST", "/v1/reload").await.is_ok();
     let body = json!({"end_user": MEGAN, "providers": ["acme"], "complete": "app", "return_url": "https://app.test/back"});
@@ -121,7 +126,9 @@ async fn q37_token_type_not_bearer() {
 async fn q54_scope_reply_differs_in_form() {
     let connection = Stage::new("scopes: [\"user:read:email\"]\n").await.plays(&quirk("Q54")).await;
     assert_eq!((&*connection.scopes, connection.missing_scopes.len()), (&["user:read:email".to_owned()][..], 0));
-    for (scope, expected) in [(json!(null), vec!["a", "b"]), (json!("b a"), vec!["b", "a"]), (json!("a,b"), vec!["a", "b"]), (json!(["b"]), vec!["b"])] {
+    for (scope, expected) in
+        [(json!(null), vec!["a", "b"]), (json!("b a"), vec!["b", "a"]), (json!("a,b"), vec!["a", "b"]), (json!(["b"]), vec!["b"])]
+    {
         let stage = Stage::new("scopes: [a, b]\n").await;
         stage.will_answer([answer(200, &json!({"access_token": "A1", "scope": scope}))]);
         stage.connect().await.answer.is_ok();

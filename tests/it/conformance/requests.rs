@@ -149,9 +149,13 @@ async fn q12_redirect_uri_that_is_a_name() {
     trip.answer.is_ok();
     check(&stage.token_call(), &quirk("Q12"), &trip.redirect_uri, &[]);
     assert_eq!(param(&trip.authorize, "redirect_uri"), "Acme-AcmeApp-PRD-abcdef");
-    let renamed = Stage::new("calls: {authorize: {rename: {redirect_uri: redirect_url}}, code: {rename: {redirect_uri: redirect_url}}}\n").await;
+    let renamed =
+        Stage::new("calls: {authorize: {rename: {redirect_uri: redirect_url}}, code: {rename: {redirect_uri: redirect_url}}}\n").await;
     let trip = renamed.connect().await;
-    assert_eq!((param(&trip.authorize, "redirect_url"), param(&trip.authorize, "redirect_uri")), (trip.redirect_uri.clone(), String::new()));
+    assert_eq!(
+        (param(&trip.authorize, "redirect_url"), param(&trip.authorize, "redirect_uri")),
+        (trip.redirect_uri.clone(), String::new())
+    );
     assert_eq!(pairs(&renamed.token_call().body)["redirect_url"], [trip.redirect_uri]);
 }
 
@@ -215,7 +219,8 @@ calls: {code: {omit: [redirect_uri, client_secret], params: {hash: "{sha256:clie
 
 #[tokio::test(flavor = "multi_thread")]
 async fn q19_audience_or_resource_needed() {
-    let stage = Stage::new("authorize_params: {audience: api.atlassian.com, prompt: consent}\nscopes: [\"read:me\", offline_access]\n").await;
+    let stage =
+        Stage::new("authorize_params: {audience: api.atlassian.com, prompt: consent}\nscopes: [\"read:me\", offline_access]\n").await;
     holds(&stage.connect().await.authorize, "Q19");
 }
 
@@ -277,7 +282,10 @@ async fn q23_pkce_variants() {
             "S256_hex" => hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
             _ => verifier,
         };
-        assert_eq!((param(&trip.authorize, "code_challenge"), param(&trip.authorize, "code_challenge_method").as_str()), (expected, method));
+        assert_eq!(
+            (param(&trip.authorize, "code_challenge"), param(&trip.authorize, "code_challenge_method").as_str()),
+            (expected, method)
+        );
     }
     let none = Stage::new("pkce: none\n").await;
     let trip = none.connect().await;

@@ -99,7 +99,13 @@ impl Stage {
         let says = |key: &str| definition.lines().any(|line| line.starts_with(&format!("{key}:")) || line == format!("!{key}"));
         let mut lines = vec!["  acme:".to_owned()];
         lines.extend(BASE.iter().filter(|(key, _)| !says(key)).map(|(key, value)| format!("    {key}: {value}")));
-        lines.extend(definition.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('!')).map(|line| format!("    {line}")));
+        lines.extend(
+            definition
+                .lines()
+                .map(str::trim_end)
+                .filter(|line| !line.is_empty() && !line.starts_with('!'))
+                .map(|line| format!("    {line}")),
+        );
         let yaml = format!("{}\n", lines.join("\n").replace("ACME", &acme.address.to_string()));
         let route = format!("  - {{match: '/acme/{{*rest}}', provider: acme, upstream: 'http://{}/of-the-api/{{rest}}'}}\n", acme.address);
         let world = Plan::new().providers(&yaml).routes(&route).start().await;

@@ -40,7 +40,8 @@ async fn q56_api_host_in_the_token_reply() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_does_not_move_the_api_to_a_host_that_is_not_listed() {
-    let stage = Stage::new("metadata: {api_domain: {from: reply.api_domain, kind: origin, hosts: [\"*.pipedrive.com\"], required: true}}\n").await;
+    let stage =
+        Stage::new("metadata: {api_domain: {from: reply.api_domain, kind: origin, hosts: [\"*.pipedrive.com\"], required: true}}\n").await;
     for (domain, expected) in [("https://b.pipedrive.com", "b.pipedrive.com"), ("https://evil.test", "a.pipedrive.com")] {
         stage.has_expired(json!({"api_domain": "a.pipedrive.com"})).await;
         stage.will_answer([answer(200, &json!({"access_token": "A1", "refresh_token": "R1", "api_domain": domain}))]);
@@ -71,13 +72,18 @@ async fn q57_api_host_or_tenant_needs_another_call() {
     super::stage::check(&calls[1], &quirk, &stage.redirect_uri(), &[]);
     assert_eq!((&*calls[2].target, calls[2].header("authorization")), ("/tenants/us6", "Bearer A1"));
     let connection = stage.stored().await.expect("connected");
-    assert_eq!((told(&connection, "dc"), told(&connection, "api"), told(&connection, "tenant")), ("us6", "us6.api.mailchimp.com", "17841400000000001"));
+    assert_eq!(
+        (told(&connection, "dc"), told(&connection, "api"), told(&connection, "tenant")),
+        ("us6", "us6.api.mailchimp.com", "17841400000000001")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lookup_that_the_connection_needs_fails_it_and_another_does_not() {
     let evil = json!({"dc": "us6", "api_endpoint": "https://us6.api.mailchimp.com.evil.test"});
-    for needed in [answer(500, &json!({})), answer(200, &json!({"dc": "us6"})), answer(200, &evil), answer(200, &json!("<html>")), json!("hang up")] {
+    for needed in
+        [answer(500, &json!({})), answer(200, &json!({"dc": "us6"})), answer(200, &evil), answer(200, &json!("<html>")), json!("hang up")]
+    {
         let stage = Stage::new(MAILCHIMP).await;
         stage.publish("/oauth2/metadata", &needed);
         assert_eq!(stage.connect().await.answer.status, 502, "{needed}");
