@@ -26,7 +26,10 @@ pub(super) fn read(fields: &Fields<'_>) -> CallbackRules {
 pub(super) fn issuers(fields: &Fields<'_>) -> Vec<Box<str>> {
     let mut all = Vec::new();
     for (node, text) in fields.texts("issuers").unwrap_or_default() {
-        let is_url = Url::parse(&text.replacen('*', "x", 1)).is_ok_and(|url| url.scheme() == "https" && url.fragment().is_none());
+        let is_url = Url::parse(&text.replacen('*', "x", 1)).is_ok_and(|url| {
+            let secure = url.scheme() == "https" || (url.scheme() == "http" && crate::base::loopback::is_loopback(&url));
+            secure && url.fragment().is_none()
+        });
         // A star in place of the whole host, or of what is left of a top-level domain, would be anybody's.
         let host = text.trim_start_matches("https://").split('/').next().unwrap_or_default();
         let is_narrow = !host.contains('*') || (host.starts_with("*.") && host.matches('.').count() >= 2);

@@ -55,7 +55,11 @@ impl Places {
         let kind = self.values.iter().find(|value| *value.name == *name).map(|value| &value.kind);
         match kind {
             _ if self.fixed(name).is_some() => self.fixed(name).unwrap_or_default(),
-            Some(Kind::Host(_) | Kind::Origin(_)) => "x.example.com".into(),
+            // Plain http is for loopback alone, and whatever comes to stand there is held to it once more.
+            Some(Kind::Host(hosts) | Kind::Origin(hosts)) => {
+                let loopback = hosts.iter().find(|host| matches!(&***host, "localhost" | "127.0.0.1"));
+                loopback.map_or("x.example.com", |host| host).into()
+            }
             Some(Kind::Label | Kind::Text) | None => "x".into(),
         }
     }

@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use url::Url;
 
+/// Where the API stands, beside the endpoints.
+const API: &str = "/of-the-api/";
+
 /// A running world in which `acme` is a provider.
 pub struct Stage {
     pub world: World,
@@ -25,6 +28,8 @@ struct Script {
     answers: Mutex<VecDeque<Value>>,
     /// What is answered at a path each time.
     pages: Mutex<HashMap<String, Value>>,
+    /// Tokens that the API answers with a bare 401.
+    refused: Mutex<Vec<String>>,
 }
 
 /// A trip of a browser to the provider and back.
@@ -71,7 +76,11 @@ impl Script {
         if let Some(page) = self.pages.lock().expect("unpoisoned").get(path) {
             return reply(page);
         }
-        if path.starts_with("/api") {
+        if path.starts_with(API) {
+            let refused = self.refused.lock().expect("unpoisoned");
+            if refused.iter().any(|token| seen.all("authorization").iter().any(|value| value.ends_with(token))) {
+                return reply(&answer(401, &json!({})));
+            }
             return Reply::ok("", "ok");
         }
         let scripted = self.answers.lock().expect("unpoisoned").pop_front();
@@ -82,17 +91,23 @@ impl Script {
 }
 
 impl Stage {
-    /// `definition` are lines of YAML at the provider's own level.
+    /// `definition` are lines of YAML at the provider's own level; a line `!KEY` takes that key of the base away.
     pub async fn new(definition: &str) -> Stage {
         let script: Arc<Script> = Arc::default();
         let own = Arc::clone(&script);
         let acme = Upstream::start(move |seen| own.answer(seen)).await;
-        let says = |key: &str| definition.lines().any(|line| line.starts_with(&format!("{key}:")));
+        let says = |key: &str| definition.lines().any(|line| line.starts_with(&format!("{key}:")) || line == format!("!{key}"));
         let mut lines = vec!["  acme:".to_owned()];
         lines.extend(BASE.iter().filter(|(key, _)| !says(key)).map(|(key, value)| format!("    {key}: {value}")));
-        lines.extend(definition.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(|line| format!("    {line}")));
+        lines.extend(
+            definition
+                .lines()
+                .map(str::trim_end)
+                .filter(|line| !line.is_empty() && !line.starts_with('!'))
+                .map(|line| format!("    {line}")),
+        );
         let yaml = format!("{}\n", lines.join("\n").replace("ACME", &acme.address.to_string()));
-        let route = format!("  - {{match: '/acme/{{*rest}}', provider: acme, upstream: 'http://{}/api/{{rest}}'}}\n", acme.address);
+        let route = format!("  - {{match: '/acme/{{*rest}}', provider: acme, upstream: 'http://{}/of-the-api/{{rest}}'}}\n", acme.address);
         let world = Plan::new().providers(&yaml).routes(&route).start().await;
         Stage { world, acme, script }
     }
@@ -105,6 +120,11 @@ impl Stage {
     pub fn publish(&self, path: &str, answer: &Value) -> &Self {
         self.script.pages.lock().expect("unpoisoned").insert(path.into(), answer.clone());
         self
+    }
+
+    /// From now on the API does not know this token.
+    pub fn refuse(&self, token: &str) {
+        self.script.refused.lock().expect("unpoisoned").push(token.to_owned());
     }
 
     /// The provider's own address.
@@ -177,7 +197,12 @@ impl Stage {
 
     /// A call of the API for the end user.
     pub async fn call(&self) -> Answer {
-        self.world.call("GET", "/acme/x", &[("x-end-user", MEGAN)], empty()).await
+        self.call_as("/acme/x", &[]).await
+    }
+
+    /// The same with these headers besides.
+    pub async fn call_as(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.world.call("GET", path, &[&[("x-end-user", MEGAN)], headers].concat(), empty()).await
     }
 
     pub fn redirect_uri(&self) -> String {
@@ -186,7 +211,7 @@ impl Stage {
 
     /// The requests that were no calls of the API.
     pub fn token_calls(&self) -> Vec<Seen> {
-        self.acme.seen().into_iter().filter(|seen| !seen.target.starts_with("/api")).collect()
+        self.acme.seen().into_iter().filter(|seen| !seen.target.starts_with(API)).collect()
     }
 
     #[track_caller]
@@ -197,7 +222,7 @@ impl Stage {
     /// The last call of the API.
     #[track_caller]
     pub fn api_call(&self) -> Seen {
-        self.acme.seen().into_iter().rev().find(|seen| seen.target.starts_with("/api")).expect("a call")
+        self.acme.seen().into_iter().rev().find(|seen| seen.target.starts_with(API)).expect("a call")
     }
 
     pub async fn stored(&self) -> Option<Connection> {
