@@ -5,10 +5,13 @@
 //! rest. Deliberately absent: any choice by the request; the scheme is the operator's word alone.
 
 mod basic;
+pub mod dpop;
 mod header;
 mod query;
 
+use crate::base::clock::UnixMillis;
 use crate::base::credential::Credential;
+use dpop::{Bound, DPOP, Nonces};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::request::Parts;
 use std::sync::OnceLock;
@@ -26,6 +29,8 @@ pub enum Scheme {
     Query(Box<str>),
     /// `Authorization: Basic base64(TOKEN)`: the stored token is `user:password`, or a key that stands as the user with no password.
     Basic,
+    /// `Authorization: DPoP TOKEN`, and a proof of the key that the token is bound to (RFC 9449 §7.1).
+    Dpop,
 }
 
 /// What a scheme must see before it can attach.
@@ -39,6 +44,17 @@ pub enum Needs {
     Body { max: usize },
 }
 
+/// What of a request its head does not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    pub now: UnixMillis,
+    pub tls: bool,
+    /// Which server it goes to: the number of its origin.
+    pub server: u32,
+    /// There when [`Scheme::needs`] asked for it.
+    pub body: Option<&'a [u8]>,
+}
+
 /// Where the credential stands in the request, and thus what of the client's own must go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place<'a> {
@@ -46,24 +62,47 @@ pub enum Place<'a> {
     Query(&'a str),
 }
 
-/// A token cannot stand where the scheme puts it (control bytes, not ASCII). Never holds the token.
+/// Why a request is not sent with its credential: then it is not sent at all. Never holds the token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the token holds bytes that cannot stand in {place}")]
-pub struct AttachError {
-    pub place: &'static str,
+pub enum AttachError {
+    /// Control bytes, or what is not ASCII.
+    #[error("the token holds bytes that cannot stand in {place}")]
+    Bytes { place: &'static str },
+    #[error("the token is bound to no key that is here, and is not sent as if it were (`dpop`)")]
+    Unbound,
+    #[error("the token is bound to a key (its type is DPoP), and is not sent without the proof of it")]
+    Unproven,
+    #[error("the key did not sign")]
+    NoSignature,
 }
 
 /// The header value of one token, built at the first call that needs it and then cloned by reference count.
 ///
-/// A token is attached by one scheme in all but odd set-ups; a second scheme of another route builds its value anew each call.
+/// A token is attached by one scheme in all but odd set-ups; a second scheme of another route builds its value anew each call. Beside it
+/// stands what a token that is bound to a key needs: the key, parsed once, and the nonces that servers want.
 #[derive(Debug, Default)]
 pub struct Prepared {
     first: OnceLock<(Scheme, HeaderValue)>,
+    bound: OnceLock<Box<Bound>>,
+    nonces: Nonces,
 }
 
 impl Prepared {
     pub fn new() -> Self {
         Prepared::default()
+    }
+
+    /// The nonces that this token's proofs hold.
+    pub fn nonces(&self) -> &Nonces {
+        &self.nonces
+    }
+
+    fn bound(&self, credential: &Credential) -> Result<&Bound, AttachError> {
+        if let Some(bound) = self.bound.get() {
+            return Ok(bound);
+        }
+        let bound = Box::new(Bound::of(credential)?);
+        Ok(self.bound.get_or_init(|| bound))
     }
 
     fn value(&self, scheme: &Scheme, build: impl Fn() -> Result<HeaderValue, AttachError>) -> Result<HeaderValue, AttachError> {
@@ -84,29 +123,44 @@ impl Scheme {
     pub fn needs(&self) -> Needs {
         match self {
             Scheme::Bearer | Scheme::Word(_) | Scheme::Header(_) | Scheme::Query(_) | Scheme::Basic => Needs::Nothing,
+            Scheme::Dpop => Needs::FinalHead,
         }
     }
 
     pub fn place(&self) -> Place<'_> {
         match self {
-            Scheme::Bearer | Scheme::Word(_) | Scheme::Basic => Place::Header(&AUTHORIZATION),
+            Scheme::Bearer | Scheme::Word(_) | Scheme::Basic | Scheme::Dpop => Place::Header(&AUTHORIZATION),
             Scheme::Header(name) => Place::Header(name),
             Scheme::Query(name) => Place::Query(name),
         }
     }
 
-    /// Puts the credential on the request. `body` is there when [`Scheme::needs`] asked for it.
+    /// Puts the credential on the request. `around` is asked for where the scheme [needs](Scheme::needs) more than a value prepared once.
     ///
     /// # Errors
-    /// When the token cannot stand in its place: it is then not sent at all.
-    pub fn attach(&self, credential: &Credential, prepared: &Prepared, head: &mut Parts, _body: Option<&[u8]>) -> Result<(), AttachError> {
+    /// When the token cannot stand in its place, or is of a kind that does not belong there: it is then not sent at all.
+    pub fn attach<'a>(
+        &self,
+        credential: &Credential,
+        prepared: &Prepared,
+        head: &mut Parts,
+        around: impl FnOnce() -> Around<'a>,
+    ) -> Result<(), AttachError> {
         let token = credential.access_token.expose();
+        // Asked when a value is built, not at each call.
+        let free = || if dpop::is_bound(&credential.token_type) { Err(AttachError::Unproven) } else { Ok(token) };
         match self {
-            Scheme::Bearer => head.headers.insert(AUTHORIZATION, prepared.value(self, || header::value("Bearer ", token))?),
-            Scheme::Word(word) => head.headers.insert(AUTHORIZATION, prepared.value(self, || header::value(&format!("{word} "), token))?),
-            Scheme::Header(name) => head.headers.insert(name, prepared.value(self, || header::value("", token))?),
-            Scheme::Basic => head.headers.insert(AUTHORIZATION, prepared.value(self, || basic::value(token))?),
-            Scheme::Query(name) => return query::attach(name, token, head),
+            Scheme::Bearer => head.headers.insert(AUTHORIZATION, prepared.value(self, || header::value("Bearer ", free()?))?),
+            Scheme::Word(word) => head.headers.insert(AUTHORIZATION, prepared.value(self, || header::value(&format!("{word} "), free()?))?),
+            Scheme::Header(name) => head.headers.insert(name, prepared.value(self, || header::value("", free()?))?),
+            Scheme::Basic => head.headers.insert(AUTHORIZATION, prepared.value(self, || basic::value(free()?))?),
+            Scheme::Query(name) => return query::attach(name, free()?, head),
+            Scheme::Dpop => {
+                let proof = prepared.bound(credential)?.prove(head, &around(), &prepared.nonces)?;
+                // Whatever proof the client sent itself goes.
+                head.headers.insert(DPOP, proof);
+                head.headers.insert(AUTHORIZATION, prepared.value(self, || header::value("DPoP ", token))?)
+            }
         };
         Ok(())
     }
@@ -117,13 +171,17 @@ mod tests {
     use super::*;
     use crate::base::secret::Secret;
 
+    fn none() -> Around<'static> {
+        panic!("a prepared value needs nothing of the request")
+    }
+
     fn check(scheme: Scheme, token: &str, uri: &str) -> Result<Parts, AttachError> {
         let (mut head, ()) = http::Request::builder().uri(uri).body(()).expect("valid").into_parts();
         let credential = Credential { access_token: Secret::new(token), token_type: "Bearer".into(), key: None };
         let prepared = Prepared::new();
-        scheme.attach(&credential, &prepared, &mut head, None)?;
+        scheme.attach(&credential, &prepared, &mut head, none)?;
         // The second attach takes the prepared value: the result must not change.
-        scheme.attach(&credential, &prepared, &mut head, None)?;
+        scheme.attach(&credential, &prepared, &mut head, none)?;
         Ok(head)
     }
 
@@ -151,7 +209,7 @@ mod tests {
     #[test]
     fn query_is_escaped_and_joins_what_is_there() {
         let (mut head, ()) = http::Request::builder().uri("http://h/p?a=1").body(()).expect("valid").into_parts();
-        Scheme::Query("key".into()).attach(&Credential::bearer("a&b=c"), &Prepared::new(), &mut head, None).expect("attached");
+        Scheme::Query("key".into()).attach(&Credential::bearer("a&b=c"), &Prepared::new(), &mut head, none).expect("attached");
         assert_eq!(head.uri, "http://h/p?a=1&key=a%26b%3Dc");
     }
 
@@ -160,6 +218,42 @@ mod tests {
         for token in ["a\r\nX-Evil: 1", "a\0b", "snow☃", ""] {
             let failed = check(Scheme::Bearer, token, "/").expect_err(token);
             assert!(token.is_empty() || !format!("{failed} {failed:?}").contains(token));
+        }
+    }
+    #[test]
+    fn p31_a_bound_token_goes_with_its_proof_and_never_as_a_bearers() {
+        let key = dpop::ProofKey::generate();
+        let credential =
+            |token_type: &str, key: Option<Secret>| Credential { access_token: "t0k".into(), token_type: token_type.into(), key };
+        let attach = |scheme: &Scheme, credential: &Credential, prepared: &Prepared| {
+            let builder =
+                http::Request::builder().method("PUT").uri("/a%20b?q=1").header("host", "api.test:8443").header("dpop", "client's");
+            let (mut head, ()) = builder.body(()).expect("valid").into_parts();
+            let around = || Around { now: UnixMillis(5_000), tls: true, server: 7, body: None };
+            scheme.attach(credential, prepared, &mut head, around).map(|()| head)
+        };
+        let (bound, prepared) = (credential("dpop", key.clone()), Prepared::new());
+        let first = attach(&Scheme::Dpop, &bound, &prepared).expect("attached");
+        assert_eq!(first.headers["authorization"], "DPoP t0k");
+        let proofs: Vec<_> = first.headers.get_all("dpop").iter().collect();
+        let (_, claims) = dpop::tests::verified(proofs[0].to_str().expect("ASCII"));
+        assert_eq!((proofs.len(), &claims["htm"], &claims["htu"]), (1, &"PUT".into(), &"https://api.test:8443/a%20b".into()));
+        assert_eq!(claims["ath"], dpop::hash_of("t0k"));
+        prepared.nonces().learn(7, "n7");
+        let second = attach(&Scheme::Dpop, &bound, &prepared).expect("attached");
+        let (_, again) = dpop::tests::verified(second.headers["dpop"].to_str().expect("ASCII"));
+        assert_eq!(again["nonce"], "n7");
+        assert_ne!(again["jti"], claims["jti"]);
+        for (scheme, credential, expected) in [
+            (Scheme::Dpop, credential("Bearer", key.clone()), AttachError::Unbound),
+            (Scheme::Dpop, credential("DPoP", None), AttachError::Unbound),
+            (Scheme::Bearer, credential("DPoP", key.clone()), AttachError::Unproven),
+            (Scheme::Word("token".into()), credential("DPoP", key.clone()), AttachError::Unproven),
+            (Scheme::Header(HeaderName::from_static("x-api-key")), credential("dpop", key.clone()), AttachError::Unproven),
+            (Scheme::Query("key".into()), credential("DPOP", key.clone()), AttachError::Unproven),
+            (Scheme::Basic, credential("DPoP", key), AttachError::Unproven),
+        ] {
+            assert_eq!(attach(&scheme, &credential, &Prepared::new()).expect_err("refused"), expected, "{scheme:?}");
         }
     }
 }

@@ -5,8 +5,9 @@ use super::context::Context;
 use super::error::ProxyError;
 use super::expired::{self, Held};
 use super::relay::{ProxyBody, Relay};
-use super::{Target, View, headers};
-use crate::attach::Place;
+use super::{Target, View, headers, nonce};
+use crate::attach::{Around, Place};
+use crate::base::clock::Clock;
 use crate::config::{RouteOrigin, Timeouts};
 use crate::identity::EndUser;
 use crate::token::{Own, OwnFault, Token};
@@ -27,6 +28,7 @@ pub(super) struct Call<'c> {
     pub(super) target: &'c Target<'c>,
     /// Whose token it carries, where it is an end user's.
     pub(super) end_user: Option<EndUser<'c>>,
+    pub(super) clock: &'c dyn Clock,
 }
 
 impl Call<'_> {
@@ -56,8 +58,8 @@ impl Call<'_> {
 
 /// Sends the call and answers with what came back.
 ///
-/// Two repeats are possible, each at most once: after a 401 to a token that `rejected` could replace, and after an idle connection turned
-/// out closed under an idempotent request without a body.
+/// Three repeats are possible, each at most once: with the nonce that a server wants in proofs, after a 401 to a token that `rejected` could
+/// replace, and after an idle connection turned out closed under an idempotent request without a body.
 pub(super) async fn forward(
     pool: &Rc<Pool<OutBody>>,
     call: Call<'_>,
@@ -68,7 +70,7 @@ pub(super) async fn forward(
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let route = call.target.route;
     let deadline = route.timeouts.total.map(|total| Instant::now() + total);
-    let (mut stale_once, mut rejected_once) = (false, false);
+    let (mut stale_once, mut rejected_once, mut nonce_once) = (false, false, false);
     loop {
         // Anew for each token: a newer one may be of a connection that was made again since.
         let own = call.own(token.as_deref())?;
@@ -88,8 +90,20 @@ pub(super) async fn forward(
                     // No `Upgrade` ever goes upstream (RFC 9110 §7.8): passed on, this would open a tunnel that nobody checks.
                     return Err(ProxyError::UpstreamBadResponse("it switched protocols unasked".to_owned()));
                 }
+                let wants_nonce = nonce::learn(route, origin, token.as_deref(), &response);
+                if wants_nonce
+                    && !nonce_once
+                    && let Some(again) = again(upload.as_ref())
+                {
+                    nonce_once = true;
+                    call.cx.replayed();
+                    body = again;
+                    continue;
+                }
                 let mut held = Held::new();
+                // A wish for a nonce says nothing against the token: no refresh would mend it.
                 if !rejected_once
+                    && !wants_nonce
                     && let Some(used) = &token
                     && is_expired(&call, &mut response, deadline, &mut held).await?
                     && let Some(again) = again(upload.as_ref())
@@ -168,7 +182,8 @@ fn build(
         .map_err(|_| ProxyError::BadPath("a part of it cannot stand in a header that the route sets"))?;
     if let Some(token) = token {
         let (mut head, body) = request.into_parts();
-        let attached = route.attach.attach(&token.credential, &token.prepared, &mut head, None);
+        let around = || Around { now: call.clock.now(), tls: origin.tls, server: origin.id.0, body: None };
+        let attached = route.attach.attach(&token.credential, &token.prepared, &mut head, around);
         attached.map_err(|failed| ProxyError::Internal(failed.to_string()))?;
         request = Request::from_parts(head, body);
     }

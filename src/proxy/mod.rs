@@ -11,6 +11,7 @@ pub mod explain;
 mod forward;
 mod guard;
 mod headers;
+mod nonce;
 mod placeholder;
 mod relay;
 mod resolve;
@@ -147,7 +148,7 @@ impl Proxy {
             None => None,
         };
         let (outgoing, upload) = body::prepare(incoming, &head.headers, target.route)?;
-        let call = forward::Call { view, cx, head, target: &target, end_user: who.and_then(|who| who.end_user) };
+        let call = forward::Call { view, cx, head, target: &target, end_user: who.and_then(|who| who.end_user), clock: self.keeper.clock() };
         let rejected = async |used: &Arc<Token>| match who {
             Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,
             None => None,

@@ -136,7 +136,10 @@ impl Slot {
             return false;
         }
         (state.shown, state.ended) = (token.version, false);
-        self.token.store(Some(Arc::clone(token)));
+        // The servers are the same: without their nonces the next call would be sent twice.
+        if let Some(before) = self.token.swap(Some(Arc::clone(token))) {
+            token.prepared.nonces().adopt(before.prepared.nonces());
+        }
         true
     }
 
