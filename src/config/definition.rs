@@ -18,6 +18,7 @@ pub(super) use hosts::TokenHosts;
 pub(super) use values::Reading;
 
 use super::fields::{Fields, Shape};
+use super::proofs;
 use super::scalar;
 use crate::attach::Scheme;
 use crate::provider::{
@@ -72,6 +73,7 @@ pub(super) struct Draft {
     pub(super) refresh: RefreshPolicy,
     pub(super) keep_alive: Option<Duration>,
     pub(super) verified: Option<Verified>,
+    pub(super) proofs: proofs::Keys,
     pub(super) dialect: Dialect,
 }
 
@@ -140,6 +142,7 @@ impl Draft {
             refresh,
             keep_alive: fields.duration("keep_alive"),
             verified: fields.choice("verified", &[("full", Verified::Full), ("partial", Verified::Partial)]),
+            proofs: proofs::Keys::read(fields),
             dialect,
         }
     }

@@ -17,6 +17,7 @@ mod mint;
 mod node;
 mod origins;
 mod people;
+mod proofs;
 mod providers;
 mod raw;
 mod registration;

@@ -182,6 +182,7 @@ pub(crate) fn registration(base: &str) -> Registration {
         refresh: RefreshPolicy::default(),
         keep_alive: None,
         verified: Verified::Full,
+        proofs: Default::default(),
         dialect: Default::default(),
     }
 }

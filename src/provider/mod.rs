@@ -7,6 +7,7 @@ mod endpoint;
 mod hosts;
 mod key;
 mod place;
+mod proofs;
 mod text;
 mod values;
 
@@ -18,6 +19,7 @@ pub use endpoint::{EndpointUrl, in_url};
 pub use hosts::TokenHost;
 pub use key::{JwtKey, KeyFault};
 pub use place::{Capture, From, Input, Kind, Lookup};
+pub use proofs::{Proofs, SecretJwt};
 pub use text::{Filled, FilledFault};
 pub use values::{Metadata, NoOrigin, OriginTemplate, origin};
 
@@ -186,6 +188,8 @@ pub struct Registration {
     /// Refresh a grant that was not used for so long, because it would die of disuse.
     pub keep_alive: Option<Duration>,
     pub verified: Verified,
+    /// Keys and certificates that the client and its tokens are proved by.
+    pub proofs: Proofs,
     /// Where the provider departs from the RFCs.
     pub dialect: Dialect,
 }

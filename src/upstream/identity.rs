@@ -142,13 +142,14 @@ mod tests {
         let first = Arc::new(TlsIdentity::parse(&cert, &key).expect("an identity"));
         let second = Arc::new(TlsIdentity::parse(&other_cert, &other_key).expect("an identity"));
         let plain = Origin::new(true, "api.example.com", 443).expect("valid");
-        let (as_first, as_second) = (plain.called_as(&first), plain.called_as(&second));
+        let (as_first, as_second) = (plain.called_as(Some(&first)), plain.called_as(Some(&second)));
         assert!(as_first.id != plain.id && as_second.id != plain.id && as_first.id != as_second.id);
-        assert_eq!(as_first.id, Origin::new(true, "API.example.com", 443).expect("valid").called_as(&first).id);
+        assert_eq!(as_first.id, Origin::new(true, "API.example.com", 443).expect("valid").called_as(Some(&first)).id);
         assert_eq!(as_first.host_header, plain.host_header);
+        assert_eq!((as_first.called_as(None).id, as_first.called_as(None).identity.clone()), (plain.id, None));
         // No TLS, no certificate.
         let open = Origin::new(false, "localhost", 80).expect("valid");
-        assert_eq!(open.called_as(&first).id, open.id);
+        assert_eq!(open.called_as(Some(&first)).id, open.id);
     }
 
     #[test]

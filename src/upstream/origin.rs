@@ -51,14 +51,13 @@ impl Origin {
         Ok(Arc::new(Origin { id: id_of(tls, text, 0), tls, host: host.into(), port, authority, host_header, identity: None }))
     }
 
-    /// The same place, called with this certificate: to a pool it is another. Without TLS there is nothing to show it on.
+    /// The same place, called with this certificate or none: to a pool it is another. Without TLS there is nothing to show it on.
     #[must_use]
-    pub fn called_as(&self, identity: &Arc<TlsIdentity>) -> Arc<Origin> {
-        if !self.tls {
-            return Arc::new(self.clone());
-        }
-        let id = id_of(true, self.authority.as_str().to_owned(), identity.number());
-        Arc::new(Origin { id, identity: Some(Arc::clone(identity)), ..self.clone() })
+    pub fn called_as(&self, identity: Option<&Arc<TlsIdentity>>) -> Arc<Origin> {
+        let identity = identity.filter(|_| self.tls);
+        let number = identity.map_or(0, |identity| identity.number());
+        let id = id_of(self.tls, self.authority.as_str().to_owned(), number);
+        Arc::new(Origin { id, identity: identity.cloned(), ..self.clone() })
     }
 
     pub fn scheme(&self) -> Scheme {

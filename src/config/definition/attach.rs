@@ -9,17 +9,18 @@ use http::HeaderName;
 
 const ATTACH: Shape = Shape { name: "AttachPlace", said: "`attach`" };
 
-/// `bearer`, `basic`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`.
+/// `bearer`, `basic`, `dpop`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`.
 pub(in crate::config) fn read(node: &Node, problems: &Problems) -> Option<Scheme> {
     if let Value::Scalar(scalar) = &node.value {
-        if matches!(&*scalar.text, "oauth1" | "dpop") {
+        if &*scalar.text == "oauth1" {
             problems.say(&node.at, format!("`attach: {}` is not in this version yet", scalar.text), None);
             return None;
         }
-        let found = [("bearer", Scheme::Bearer), ("basic", Scheme::Basic)].into_iter().find(|(word, _)| *word == scalar.text);
+        let words = [("bearer", Scheme::Bearer), ("basic", Scheme::Basic), ("dpop", Scheme::Dpop)];
+        let found = words.into_iter().find(|(word, _)| *word == scalar.text);
         if found.is_none() {
-            let hint = did_you_mean(&scalar.written, ["bearer", "basic"]);
-            let expected = "`bearer`, `basic`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`";
+            let hint = did_you_mean(&scalar.written, ["bearer", "basic", "dpop"]);
+            let expected = "`bearer`, `basic`, `dpop`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`";
             problems.say(&node.at, format!("expected {expected}, found {}", node.found()), hint);
         }
         return found.map(|(_, scheme)| scheme);

@@ -52,7 +52,7 @@ scalar!(KeyAlgorithm, {"anyOf": [{"enum": ["RS256", "ES256", "ES384", "EdDSA", "
 scalar!(Verified, {"enum": ["full", "partial"]});
 scalar!(ActAs, {"anyOf": [{"enum": ["user", "app", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Cookies, {"anyOf": [{"enum": ["strip", "pass"]}, {"type": "string", "pattern": "\\$\\{"}]});
-scalar!(AttachWord, {"anyOf": [{"enum": ["bearer", "basic"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(AttachWord, {"anyOf": [{"enum": ["bearer", "basic", "dpop"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(No, {"enum": ["no", false]});
 scalar!(False, {"const": false});
 scalar!(Zero, {"const": 0});
