@@ -180,7 +180,11 @@ impl Connect {
         let known: BTreeMap<String, Value> = found.session.metadata.clone().into_iter().chain(learnt.clone()).collect();
         let (verifier, nonce) = (attempt.verifier.as_ref(), attempt.nonce.as_ref());
         let values = Values { callback: &answer.callback, ..Values::of(&known) };
-        let mut grant = match self.client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce, values).await {
+        let exchanged = match self.client.holding(registration, attempt.key.as_ref()) {
+            Ok(client) => client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce, values).await,
+            Err(error) => Err(error),
+        };
+        let mut grant = match exchanged {
             Ok(grant) => grant,
             Err(error) => {
                 tell_failure(registration, &error);

@@ -67,6 +67,8 @@ struct AttemptV1 {
     scopes: Vec<String>,
     #[serde(default)]
     values: BTreeMap<String, String>,
+    #[serde(default)]
+    key: Option<Text>,
     parked: Option<ParkedV1>,
 }
 
@@ -108,6 +110,8 @@ struct DeviceV1 {
     device_code: Option<Text>,
     #[serde(default)]
     user_code: Option<String>,
+    #[serde(default)]
+    proof_key: Option<Text>,
     interval_ms: u64,
     created_at_ms: i64,
     expires_at_ms: i64,
@@ -190,6 +194,7 @@ fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
             redirect_uri: attempt.redirect_uri.to_string(),
             scopes: attempt.scopes.clone(),
             values: attempt.values.clone(),
+            key: attempt.key.as_ref().map(Text::from),
             parked: attempt.parked.as_ref().map(parked_to_wire),
         }),
         Phase::Exchanging { provider } => PhaseV1::Exchanging { provider: provider.to_string() },
@@ -255,6 +260,7 @@ fn phase_from_wire(phase: PhaseV1) -> Option<Phase> {
             redirect_uri: attempt.redirect_uri.into(),
             scopes: attempt.scopes,
             values: attempt.values,
+            key: attempt.key.map(Secret::from),
             parked: attempt.parked.map(parked_from_wire),
         })),
         PhaseV1::Exchanging { provider } => Phase::Exchanging { provider: provider.into() },
@@ -284,6 +290,7 @@ pub(super) fn encode_device(device: &DeviceSession) -> Result<Zeroizing<Vec<u8>>
         metadata: device.metadata.clone(),
         device_code: device.device_code.as_ref().map(Text::from),
         user_code: device.user_code.clone(),
+        proof_key: device.proof_key.as_ref().map(Text::from),
         interval_ms: u64::try_from(device.interval.as_millis()).unwrap_or(u64::MAX),
         created_at_ms: device.created_at.0,
         expires_at_ms: device.expires_at.0,
@@ -308,6 +315,7 @@ pub(super) fn decode_device(bytes: &[u8]) -> Option<DeviceSession> {
         metadata: wire.metadata,
         device_code: wire.device_code.map(Secret::from),
         user_code: wire.user_code,
+        proof_key: wire.proof_key.map(Secret::from),
         interval: Duration::from_millis(wire.interval_ms),
         created_at: UnixMillis(wire.created_at_ms),
         expires_at: UnixMillis(wire.expires_at_ms),
@@ -384,6 +392,7 @@ mod tests {
             redirect_uri: "http://localhost:7071/oauth/callback/google".into(),
             scopes: vec!["a".into()],
             values: BTreeMap::from([("sub".into(), "acme".into())]),
+            key: Some("k".into()),
             parked: Some(parked),
         };
         for phase in [

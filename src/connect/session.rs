@@ -103,6 +103,8 @@ pub struct Attempt {
     pub scopes: Vec<String>,
     /// What the definition's inputs were filled with, by their names.
     pub values: BTreeMap<String, String>,
+    /// What the tokens will be bound to, made for this attempt (RFC 9449).
+    pub key: Option<Secret>,
     /// An answer that came by a form POST, which carries no cookie: kept until the same browser fetches it.
     pub parked: Option<Parked>,
 }
