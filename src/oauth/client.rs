@@ -345,7 +345,9 @@ pub(super) fn granted(reg: &Registration, reply: &Token) -> Result<Grant, TokenE
         None => Some(EXPIRES_IN_UNTOLD),
     };
     let token_type = match reply.token_type().as_ref() {
+        // The crate gives them in lower case.
         "bearer" => "Bearer",
+        "dpop" => "DPoP",
         // What such a token is bound to cannot be shown (Q37); a call with it as a bearer's would be refused at best.
         mac if mac.eq_ignore_ascii_case("mac") => return Err(TokenError::unusable(200, "a token of a kind that cannot be attached", None)),
         other => other,

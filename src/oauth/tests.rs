@@ -5,6 +5,7 @@ mod device;
 mod discovery;
 mod id_token;
 mod mint;
+mod proofs;
 
 use super::*;
 use crate::attach::Scheme;
