@@ -148,7 +148,8 @@ impl Proxy {
             None => None,
         };
         let (outgoing, upload) = body::prepare(incoming, &head.headers, target.route)?;
-        let call = forward::Call { view, cx, head, target: &target, end_user: who.and_then(|who| who.end_user), clock: self.keeper.clock() };
+        let call =
+            forward::Call { view, cx, head, target: &target, end_user: who.and_then(|who| who.end_user), clock: self.keeper.clock() };
         let rejected = async |used: &Arc<Token>| match who {
             Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,
             None => None,
