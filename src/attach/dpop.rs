@@ -148,10 +148,17 @@ impl Nonces {
         self.0.store(Some(Arc::new([(server, nonce.into())].into_iter().chain(others).collect())));
     }
 
-    /// Those of the same connection's token before.
+    /// Those of the same connection's token before, where there are none yet.
     pub fn adopt(&self, before: &Nonces) {
         if self.0.load().is_none() {
             self.0.store(before.0.load_full());
+        }
+    }
+
+    /// Those of another instead, where it has any.
+    pub fn follow(&self, other: &Nonces) {
+        if let Some(nonces) = other.0.load_full() {
+            self.0.store(Some(nonces));
         }
     }
 }
@@ -261,6 +268,8 @@ pub(crate) mod tests {
         let next = Nonces::default();
         next.adopt(&nonces);
         assert_eq!(next.of(1).as_deref(), Some("c"));
+        next.follow(&Nonces::default());
+        assert_eq!(next.of(2).as_deref(), Some("b"));
         (10..100).for_each(|server| nonces.learn(server, "x"));
         assert_eq!(nonces.0.load().as_ref().map(|all| all.len()), Some(SERVERS_MAX));
     }
