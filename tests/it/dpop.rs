@@ -164,7 +164,8 @@ impl Stage {
         );
         // The app's own token is a confidential client's.
         let provider = provider.replace("client_id: id\n", "client_id: id\n    client_secret: s3\n");
-        let world = Plan::new().providers(&provider).routes(&routes).start().await;
+        // A store whose watch tells of our own writes, as it does in production.
+        let world = Plan::new().on_disk().providers(&provider).routes(&routes).start().await;
         Stage { world, acme, guard }
     }
 
