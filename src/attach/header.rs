@@ -8,12 +8,12 @@ use http::header::HeaderValue;
 /// reply cannot inject a header.
 pub(super) fn value(prefix: &str, token: &str) -> Result<HeaderValue, AttachError> {
     if token.is_empty() || !token.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-        return Err(AttachError { place: "a header" });
+        return Err(AttachError::Bytes { place: "a header" });
     }
     let mut text = Vec::with_capacity(prefix.len() + token.len());
     text.extend_from_slice(prefix.as_bytes());
     text.extend_from_slice(token.as_bytes());
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from(text)).map_err(|_| AttachError { place: "a header" })?;
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from(text)).map_err(|_| AttachError::Bytes { place: "a header" })?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -6,12 +6,15 @@
 
 mod basic;
 mod header;
+pub mod oauth1;
 mod query;
 
+use crate::base::clock::UnixMillis;
 use crate::base::credential::Credential;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
 use http::request::Parts;
-use std::sync::OnceLock;
+use oauth1::{Consumer, Form, Signed, Stamp, TokenPair};
+use std::sync::{Arc, OnceLock};
 
 /// A checked `attach:` of a provider or route (contract §4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub enum Scheme {
     Query(Box<str>),
     /// `Authorization: Basic base64(TOKEN)`: the stored token is `user:password`, or a key that stands as the user with no password.
     Basic,
+    /// `Authorization: OAuth …`: each request is signed by the client's secret and the token's (RFC 5849).
+    OAuth1(Arc<Consumer>),
 }
 
 /// What a scheme must see before it can attach.
@@ -35,8 +40,19 @@ pub enum Needs {
     Nothing,
     /// The method, final URI and headers.
     FinalHead,
-    /// The whole body too, up to so many bytes.
-    Body { max: usize },
+    /// The whole body too where it is a form; other bodies go by unread.
+    Form,
+}
+
+/// What of a request its head does not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    pub now: UnixMillis,
+    pub tls: bool,
+    /// Nobody else reads the wire: TLS, or loopback.
+    pub private: bool,
+    /// There when [`Scheme::needs`] asked for it and the body is one.
+    pub form: Option<&'a [u8]>,
 }
 
 /// Where the credential stands in the request, and thus what of the client's own must go first.
@@ -46,11 +62,16 @@ pub enum Place<'a> {
     Query(&'a str),
 }
 
-/// A token cannot stand where the scheme puts it (control bytes, not ASCII). Never holds the token.
+/// Why a request is not sent with its credential: then it is not sent at all. Never holds the token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the token holds bytes that cannot stand in {place}")]
-pub struct AttachError {
-    pub place: &'static str,
+pub enum AttachError {
+    /// Control bytes, or what is not ASCII.
+    #[error("the token holds bytes that cannot stand in {place}")]
+    Bytes { place: &'static str },
+    #[error("PLAINTEXT signatures are sent over https or to loopback only")]
+    InTheOpen,
+    #[error("the client's key did not sign")]
+    NoSignature,
 }
 
 /// The header value of one token, built at the first call that needs it and then cloned by reference count.
@@ -84,22 +105,29 @@ impl Scheme {
     pub fn needs(&self) -> Needs {
         match self {
             Scheme::Bearer | Scheme::Word(_) | Scheme::Header(_) | Scheme::Query(_) | Scheme::Basic => Needs::Nothing,
+            Scheme::OAuth1(_) => Needs::Form,
         }
     }
 
     pub fn place(&self) -> Place<'_> {
         match self {
-            Scheme::Bearer | Scheme::Word(_) | Scheme::Basic => Place::Header(&AUTHORIZATION),
+            Scheme::Bearer | Scheme::Word(_) | Scheme::Basic | Scheme::OAuth1(_) => Place::Header(&AUTHORIZATION),
             Scheme::Header(name) => Place::Header(name),
             Scheme::Query(name) => Place::Query(name),
         }
     }
 
-    /// Puts the credential on the request. `body` is there when [`Scheme::needs`] asked for it.
+    /// Puts the credential on the request. `around` is asked for where the scheme [needs](Scheme::needs) more than a value prepared once.
     ///
     /// # Errors
     /// When the token cannot stand in its place: it is then not sent at all.
-    pub fn attach(&self, credential: &Credential, prepared: &Prepared, head: &mut Parts, _body: Option<&[u8]>) -> Result<(), AttachError> {
+    pub fn attach<'a>(
+        &self,
+        credential: &Credential,
+        prepared: &Prepared,
+        head: &mut Parts,
+        around: impl FnOnce() -> Around<'a>,
+    ) -> Result<(), AttachError> {
         let token = credential.access_token.expose();
         match self {
             Scheme::Bearer => head.headers.insert(AUTHORIZATION, prepared.value(self, || header::value("Bearer ", token))?),
@@ -107,9 +135,27 @@ impl Scheme {
             Scheme::Header(name) => head.headers.insert(name, prepared.value(self, || header::value("", token))?),
             Scheme::Basic => head.headers.insert(AUTHORIZATION, prepared.value(self, || basic::value(token))?),
             Scheme::Query(name) => return query::attach(name, token, head),
+            Scheme::OAuth1(consumer) => head.headers.insert(AUTHORIZATION, signed(consumer, credential, head, &around())?),
         };
         Ok(())
     }
+}
+
+/// The signature over a request that is whole but for it.
+fn signed(consumer: &Consumer, credential: &Credential, head: &Parts, around: &Around<'_>) -> Result<HeaderValue, AttachError> {
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| head.uri.authority().map(|host| host.as_str()));
+    let request = Signed {
+        method: head.method.as_str(),
+        tls: around.tls,
+        private: around.private,
+        host: host.unwrap_or_default(),
+        path: head.uri.path(),
+        query: head.uri.query().unwrap_or_default(),
+        form: around.form.map_or(Form::None, Form::Whole),
+    };
+    let secret = credential.key.as_ref().map_or("", |secret| secret.expose());
+    let token = TokenPair { token: credential.access_token.expose(), secret };
+    consumer.authorization(&request, Some(token), &[], &Stamp::at(around.now))
 }
 
 #[cfg(test)]
@@ -117,13 +163,17 @@ mod tests {
     use super::*;
     use crate::base::secret::Secret;
 
+    fn none() -> Around<'static> {
+        panic!("a prepared value needs nothing of the request")
+    }
+
     fn check(scheme: Scheme, token: &str, uri: &str) -> Result<Parts, AttachError> {
         let (mut head, ()) = http::Request::builder().uri(uri).body(()).expect("valid").into_parts();
         let credential = Credential { access_token: Secret::new(token), token_type: "Bearer".into(), key: None };
         let prepared = Prepared::new();
-        scheme.attach(&credential, &prepared, &mut head, None)?;
+        scheme.attach(&credential, &prepared, &mut head, none)?;
         // The second attach takes the prepared value: the result must not change.
-        scheme.attach(&credential, &prepared, &mut head, None)?;
+        scheme.attach(&credential, &prepared, &mut head, none)?;
         Ok(head)
     }
 
@@ -151,7 +201,7 @@ mod tests {
     #[test]
     fn query_is_escaped_and_joins_what_is_there() {
         let (mut head, ()) = http::Request::builder().uri("http://h/p?a=1").body(()).expect("valid").into_parts();
-        Scheme::Query("key".into()).attach(&Credential::bearer("a&b=c"), &Prepared::new(), &mut head, None).expect("attached");
+        Scheme::Query("key".into()).attach(&Credential::bearer("a&b=c"), &Prepared::new(), &mut head, none).expect("attached");
         assert_eq!(head.uri, "http://h/p?a=1&key=a%26b%3Dc");
     }
 

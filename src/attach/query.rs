@@ -10,7 +10,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// Appends `name=token`. The client's own parameter of that name is already gone: the query rewrite drops it (contract §3).
 pub(super) fn attach(name: &str, token: &str, head: &mut Parts) -> Result<(), AttachError> {
-    let refused = AttachError { place: "a query" };
+    let refused = AttachError::Bytes { place: "a query" };
     if token.is_empty() {
         return Err(refused);
     }

@@ -23,6 +23,9 @@ const RETRY: Shape = Shape { name: "Retry", said: "`retry`" };
 /// How much of a request body is kept for the replay after a 401, unless `retry.max_body` says otherwise, and at most.
 const REPLAY_BODY_DEFAULT: u64 = 64 << 10;
 const REPLAY_BODY_MAX: u64 = 64 << 20;
+/// How long a form may be that must be read before it is signed, unless `max_signed_body` says otherwise, and at most.
+const SIGNED_BODY_DEFAULT: u64 = 1 << 20;
+const SIGNED_BODY_MAX: u64 = 64 << 20;
 
 /// What a route's words are checked against.
 pub(super) struct Known<'k> {
@@ -180,6 +183,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let timeouts = timeouts(fields);
     let replay_body_max = replay_body_max(fields);
     let body_max = fields.get("max_body").filter(|node| !scalar::is_word(node, "none")).and_then(|node| scalar::size(node, problems));
+    let signed_body_max = signed_body_max(fields);
     let cookies_pass = fields.choice("cookies", &[("strip", false), ("pass", true)]).unwrap_or(false);
     let callers = callers(fields, known);
     let placeholder = fields.flag("placeholder");
@@ -207,6 +211,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         timeouts,
         replay_body_max,
         body_max,
+        signed_body_max,
         cookies_pass,
         callers,
     })
@@ -367,6 +372,14 @@ fn replay_body_max(route: &Fields<'_>) -> usize {
     }
     fields.finish();
     usize::try_from(most).unwrap_or(default)
+}
+
+fn signed_body_max(fields: &Fields<'_>) -> usize {
+    let most = fields.size("max_signed_body").unwrap_or(SIGNED_BODY_DEFAULT);
+    if most > SIGNED_BODY_MAX {
+        fields.say(fields.at_key("max_signed_body"), "`max_signed_body` is kept in memory for each call: at most 64MiB", None);
+    }
+    usize::try_from(most.min(SIGNED_BODY_MAX)).unwrap_or(usize::MAX)
 }
 
 fn callers(fields: &Fields<'_>, known: &Known<'_>) -> Option<Vec<Box<str>>> {

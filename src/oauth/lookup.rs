@@ -5,7 +5,7 @@ use super::error::TokenError;
 use super::shape::{header, lacking};
 use super::values::{Named, Values, capture};
 use super::{Grant, TokenClient};
-use crate::attach::Prepared;
+use crate::attach::{Around, Prepared};
 use crate::base::credential::Credential;
 use crate::provider::{Lookup, Registration};
 use bytes::Bytes;
@@ -63,7 +63,13 @@ impl TokenClient {
         let (mut head, body) = request.into_parts();
         let scheme = lookup.scheme.as_ref().unwrap_or(&reg.attach);
         scheme
-            .attach(&credential, &Prepared::new(), &mut head, None)
+            .attach(&credential, &Prepared::new(), &mut head, || Around {
+                now: self.clock.now(),
+                tls: url.scheme() == "https",
+                // What `allowed` let pass is either.
+                private: true,
+                form: None,
+            })
             .map_err(|_| TokenError::unusable(200, "a token that cannot be attached", None))?;
         let response = self.send(Request::from_parts(head, body)).await?;
         let (status, retry_after) = (response.status().as_u16(), self.retry_after(response.headers()));

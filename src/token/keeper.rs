@@ -123,6 +123,11 @@ enum Boarding {
 }
 
 impl Keeper {
+    /// The wall clock that tokens are judged by.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// Flights and the watch over the store run on `control`, whatever runtime the calls are on.
     pub fn new(records: Records, client: TokenClient, clock: Arc<dyn Clock>, control: Handle) -> Arc<Keeper> {
         let changes = records.watch();
