@@ -5,6 +5,7 @@ use super::error::{At, did_you_mean};
 use super::fields::{Fields, Problems, Shape};
 use super::headers;
 use super::node::{Node, Value, shown};
+use super::oauth1;
 use super::scalar;
 use super::snapshot::{ActAs, HeaderEdits, HostSent, Route, RouteOrigin, Timeouts};
 use super::upstream_url::{self, Target};
@@ -164,6 +165,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         upstream_url::check_token_host(registration, origin, node, problems);
     }
     let attach = own_attach.or_else(|| provider.as_ref().map(|registration| registration.attach.clone())).unwrap_or(Scheme::Bearer);
+    let attach = signer(attach, carries, target.as_ref(), fields);
     let goes_on = carries.map(|_| &attach);
     let values = carries.map(|registration| values(registration, act_as)).unwrap_or_default();
     let (edits, rewrite) = match captures {
@@ -259,6 +261,9 @@ fn check_app(registration: &Registration, fields: &Fields<'_>) {
     let say = |why: &str, hint: Option<&str>| {
         fields.say(at, format!("`as: app` asks for the app's own token, and `{id}` {why}"), hint.map(str::to_owned));
     };
+    if registration.oauth1.is_some() {
+        return say("speaks OAuth 1.0a, where all tokens are end users'", None);
+    }
     if registration.token_url.is_none() && registration.issuer.is_none() {
         return say("has no `token_url` to ask", None);
     }
@@ -290,6 +295,32 @@ fn provider(fields: &Fields<'_>, known: &Known<'_>, act_as: ActAs) -> Option<Arc
         fields.say(&node.at, format!("no provider is called {}", node.found()), Some(hint));
     }
     known.providers.get(id).cloned()
+}
+
+/// The scheme with who signs by it, and on a wire where it may.
+fn signer(scheme: Scheme, carries: Option<&Arc<Registration>>, target: Option<&Target<'_>>, fields: &Fields<'_>) -> Scheme {
+    let Some(registration) = carries else { return oauth1::signed_by(scheme, None).unwrap_or(Scheme::Bearer) };
+    let Some(scheme) = oauth1::signed_by(scheme, registration.oauth1.as_ref()) else {
+        let message = format!("`attach: oauth1` signs by OAuth 1.0a, which `{}` does not speak", registration.id);
+        let hint = "write `oauth1: {}` in the provider, with `client_id` and `client_secret`";
+        fields.say(fields.at_key("attach"), message, Some(hint.into()));
+        return Scheme::Bearer;
+    };
+    let open = target.is_some_and(|target| match &target.origin {
+        RouteOrigin::Fixed(origin) => !origin.tls && !origin.is_loopback(),
+        RouteOrigin::PerConnection(template) => !template.tls && template.plain_http_anywhere,
+    });
+    if let Scheme::OAuth1(consumer) = &scheme
+        && consumer.method.shows_its_secrets()
+        && open
+    {
+        fields.say(
+            fields.at_key("upstream"),
+            "`signature: PLAINTEXT` puts the secrets themselves on the wire: the upstream must be https",
+            None,
+        );
+    }
+    scheme
 }
 
 fn rewrite(fields: &Fields<'_>, target: Option<&Target<'_>>, upstream: Option<&Node>, names: Names<'_>) -> Option<Rewrite> {

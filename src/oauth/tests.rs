@@ -182,6 +182,7 @@ pub(crate) fn registration(base: &str) -> Registration {
         refresh: RefreshPolicy::default(),
         keep_alive: None,
         verified: Verified::Full,
+        oauth1: None,
         dialect: Default::default(),
     }
 }

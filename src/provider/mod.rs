@@ -6,6 +6,7 @@ mod dialect;
 mod endpoint;
 mod hosts;
 mod key;
+mod oauth1;
 mod place;
 mod text;
 mod values;
@@ -17,6 +18,7 @@ pub use dialect::{
 pub use endpoint::{EndpointUrl, in_url};
 pub use hosts::TokenHost;
 pub use key::{JwtKey, KeyFault};
+pub use oauth1::OAuth1;
 pub use place::{Capture, From, Input, Kind, Lookup};
 pub use text::{Filled, FilledFault};
 pub use values::{Metadata, NoOrigin, OriginTemplate, origin};
@@ -186,6 +188,8 @@ pub struct Registration {
     /// Refresh a grant that was not used for so long, because it would die of disuse.
     pub keep_alive: Option<Duration>,
     pub verified: Verified,
+    /// There where the provider speaks OAuth 1.0a; `authorize_url` and `token_url` are that protocol's then.
+    pub oauth1: Option<OAuth1>,
     /// Where the provider departs from the RFCs.
     pub dialect: Dialect,
 }

@@ -49,9 +49,7 @@ impl Call<'_> {
     fn origin(&self, own: Option<&Own>) -> Result<Cow<'_, Arc<Origin>>, ProxyError> {
         match (&self.target.route.origin, own) {
             (RouteOrigin::Fixed(origin), _) => Ok(Cow::Borrowed(origin)),
-            (RouteOrigin::PerConnection(template), Some(own)) => {
-                own.origin(template).map(Cow::Owned).map_err(|fault| self.unusable(fault))
-            }
+            (RouteOrigin::PerConnection(template), Some(own)) => own.origin(template).map(Cow::Owned).map_err(|fault| self.unusable(fault)),
             (RouteOrigin::PerConnection(_), None) => Err(ProxyError::Internal("a host of a connection's without one".to_owned())),
         }
     }

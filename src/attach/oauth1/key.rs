@@ -10,10 +10,10 @@ use rsa::PrivateKey;
 use rsa::pkcs1::DecodeRsaPrivateKey;
 use rsa::pkcs1v15::SigningKey;
 use rsa::pkcs8::DecodePrivateKey;
-use sha1::Sha1;
 use rsa::signature::SignatureEncoding;
 use rsa::signature::hazmat::PrehashSigner;
 use rsa::traits::PublicKeyParts;
+use sha1::Sha1;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 

@@ -5,21 +5,25 @@ use crate::config::error::did_you_mean;
 use crate::config::fields::{Fields, Problems, Shape};
 use crate::config::headers;
 use crate::config::node::{Node, Value};
+use crate::config::oauth1;
 use http::HeaderName;
 
 const ATTACH: Shape = Shape { name: "AttachPlace", said: "`attach`" };
 
-/// `bearer`, `basic`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`.
+/// `bearer`, `basic`, `oauth1`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`.
 pub(in crate::config) fn read(node: &Node, problems: &Problems) -> Option<Scheme> {
     if let Value::Scalar(scalar) = &node.value {
-        if matches!(&*scalar.text, "oauth1" | "dpop") {
+        if &*scalar.text == "oauth1" {
+            return Some(oauth1::unsigned());
+        }
+        if &*scalar.text == "dpop" {
             problems.say(&node.at, format!("`attach: {}` is not in this version yet", scalar.text), None);
             return None;
         }
         let found = [("bearer", Scheme::Bearer), ("basic", Scheme::Basic)].into_iter().find(|(word, _)| *word == scalar.text);
         if found.is_none() {
-            let hint = did_you_mean(&scalar.written, ["bearer", "basic"]);
-            let expected = "`bearer`, `basic`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`";
+            let hint = did_you_mean(&scalar.written, ["bearer", "basic", "oauth1"]);
+            let expected = "`bearer`, `basic`, `oauth1`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`";
             problems.say(&node.at, format!("expected {expected}, found {}", node.found()), hint);
         }
         return found.map(|(_, scheme)| scheme);
