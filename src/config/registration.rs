@@ -235,6 +235,9 @@ fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<st
     };
     let client_auth = proof(draft.client_auth);
     let mut dialect = draft.dialect;
+    for lookup in &mut dialect.lookups {
+        lookup.scheme = lookup.scheme.take().and_then(|scheme| oauth1::signed_by(scheme, oauth1.as_ref()));
+    }
     let calls = &mut dialect.calls;
     let shapes = [&mut calls.code, &mut calls.refresh, &mut calls.app, &mut calls.device, &mut calls.poll, &mut calls.revoke];
     for shape in shapes.into_iter().chain(&mut calls.extend) {

@@ -6,6 +6,7 @@ use super::session::{Answer, Attempt, Completes, Digest, Granted, Outcome, Parke
 use crate::base::clock::UnixMillis;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
+use crate::oauth::Pair;
 use crate::store::codec::{decode_connection, encode_connection};
 use crate::store::{Connection, StoreError};
 use base64::Engine;
@@ -67,6 +68,9 @@ struct AttemptV1 {
     scopes: Vec<String>,
     #[serde(default)]
     values: BTreeMap<String, String>,
+    /// Token and secret.
+    #[serde(default)]
+    temporary: Option<(Text, Text)>,
     parked: Option<ParkedV1>,
 }
 
@@ -190,6 +194,7 @@ fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
             redirect_uri: attempt.redirect_uri.to_string(),
             scopes: attempt.scopes.clone(),
             values: attempt.values.clone(),
+            temporary: attempt.temporary.as_ref().map(|pair| (Text::from(&pair.token), Text::from(&pair.secret))),
             parked: attempt.parked.as_ref().map(parked_to_wire),
         }),
         Phase::Exchanging { provider } => PhaseV1::Exchanging { provider: provider.to_string() },
@@ -255,6 +260,7 @@ fn phase_from_wire(phase: PhaseV1) -> Option<Phase> {
             redirect_uri: attempt.redirect_uri.into(),
             scopes: attempt.scopes,
             values: attempt.values,
+            temporary: attempt.temporary.map(|(token, secret)| Pair { token: token.into(), secret: secret.into() }),
             parked: attempt.parked.map(parked_from_wire),
         })),
         PhaseV1::Exchanging { provider } => Phase::Exchanging { provider: provider.into() },
@@ -384,6 +390,7 @@ mod tests {
             redirect_uri: "http://localhost:7071/oauth/callback/google".into(),
             scopes: vec!["a".into()],
             values: BTreeMap::from([("sub".into(), "acme".into())]),
+            temporary: Some(Pair { token: "t".into(), secret: "s".into() }),
             parked: Some(parked),
         };
         for phase in [

@@ -238,7 +238,7 @@ pub(super) fn record(key: &ConnectionKey, known: Option<&Connection>, gained: &G
         last_error,
         refresh_failures: 0,
         refresh_not_before: None,
-        key_material: None,
+        key_material: grant.key.clone(),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::base::clock::UnixMillis;
 use crate::base::ids::{random_id, random_token};
 use crate::base::secret::Secret;
+use crate::oauth::Pair;
 use crate::store::Connection;
 use aws_lc_rs::digest;
 use serde_json::Value;
@@ -103,6 +104,8 @@ pub struct Attempt {
     pub scopes: Vec<String>,
     /// What the definition's inputs were filled with, by their names.
     pub values: BTreeMap<String, String>,
+    /// OAuth 1.0a's temporary credentials (RFC 5849 §2.1), of whose token `state` is the digest. None for OAuth 2.0.
+    pub temporary: Option<Pair>,
     /// An answer that came by a form POST, which carries no cookie: kept until the same browser fetches it.
     pub parked: Option<Parked>,
 }

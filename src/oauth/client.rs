@@ -51,6 +51,8 @@ pub struct Grant {
     pub learnt: BTreeMap<String, Value>,
     /// A value without which there is no connection, by its name in the definition, and the reply did not hold it.
     pub lacking: Option<Box<str>>,
+    /// What signs with the access token: OAuth 1.0a's token secret.
+    pub key: Option<Secret>,
     /// Further grants of the same reply, by the account label that follows the first's.
     pub also: Vec<(Box<str>, Grant)>,
 }
@@ -179,6 +181,7 @@ impl TokenClient {
             refresh_expires_in: longer.refresh_expires_in.or(first.refresh_expires_in),
             learnt,
             lacking,
+            key: first.key,
             also: first.also,
             access_token: longer.access_token,
             token_type: longer.token_type,
@@ -341,6 +344,7 @@ pub(super) fn granted(reg: &Registration, reply: &Token) -> Result<Grant, TokenE
         refresh_expires_in: extra.refresh_expires_in.map(Duration::from_secs),
         learnt: extra.learnt.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect(),
         lacking: extra.lacking.as_deref().map(Box::from),
+        key: None,
         also: also.collect(),
     })
 }

@@ -59,7 +59,8 @@ impl TokenClient {
                 request.headers_mut().insert(name, value);
             }
         }
-        let credential = Credential { access_token: grant.access_token.clone(), token_type: grant.token_type.clone(), key: None };
+        let credential =
+            Credential { access_token: grant.access_token.clone(), token_type: grant.token_type.clone(), key: grant.key.clone() };
         let (mut head, body) = request.into_parts();
         let scheme = lookup.scheme.as_ref().unwrap_or(&reg.attach);
         scheme
