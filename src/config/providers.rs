@@ -142,6 +142,9 @@ impl Definition {
 
 /// The ways to a connection that a definition opens.
 fn modes(draft: &Draft) -> Vec<&'static str> {
+    if super::oauth1::is_spoken(draft) {
+        return vec!["oauth1"];
+    }
     let mut all = Vec::new();
     match draft.asks.unwrap_or_default() {
         Asks::ApiKey => all.push("api_key"),
