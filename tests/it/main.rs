@@ -20,6 +20,7 @@ mod conformance;
 mod connect;
 mod connect_threats;
 mod headers;
+mod oauth1;
 mod origins;
 mod own_calls;
 mod placeholder;
