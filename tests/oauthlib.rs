@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 const REQUESTS: usize = 10_000;
 /// RSA takes its time.
-const RSA_EVERY: usize = 50;
+const RSA_EVERY: usize = 200;
 const KEY: &str = include_str!("../src/attach/oauth1/fixtures/rsa.pem");
 
 /// SplitMix64: a request that fails can be made again from its seed.

@@ -12,7 +12,7 @@ pub use key::{Method, RsaKey, RsaKeyFault};
 
 use super::AttachError;
 use crate::base::clock::UnixMillis;
-use crate::base::ids::random_token;
+use crate::base::ids::random_bytes;
 use crate::base::secret::Secret;
 use base_string::push_encoded;
 use bytes::Bytes;
@@ -47,11 +47,17 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// A stamp of this moment. The nonce is 256 random bits, so that no two are alike whatever the second.
+    /// A stamp of this moment. The nonce is 120 random bits, so that no two are alike whatever the second; 30 letters and digits, because servers
+    /// of oauthlib take 20 to 30 of those and nothing else.
     pub fn at(now: UnixMillis) -> Self {
         // A positive integer (RFC 5849 §3.3), also on a machine whose clock was never set.
-        Stamp { timestamp: (now.0 / 1000).max(1), nonce: random_token() }
+        Stamp { timestamp: (now.0 / 1000).max(1), nonce: hex(&random_bytes::<15>()) }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(HEX[usize::from(digit)])).collect()
 }
 
 impl Consumer {

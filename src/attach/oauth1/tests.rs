@@ -202,6 +202,7 @@ fn p64_timestamps_are_positive_and_nonces_never_repeat() {
     assert_eq!(Stamp::at(UnixMillis(-5)).timestamp, 1);
     let nonces: HashSet<String> = (0..100_000).map(|_| Stamp::at(UnixMillis(0)).nonce).collect();
     assert_eq!(nonces.len(), 100_000);
+    assert!(nonces.iter().all(|nonce| nonce.len() == 30 && nonce.bytes().all(|byte| byte.is_ascii_alphanumeric())));
 }
 
 fn attached(query: &str, form: Option<&'static [u8]>) -> http::request::Parts {
