@@ -36,6 +36,7 @@ class Memory(RequestValidator):
     """What there is, all in memory; what oauthlib asks of it."""
 
     enforce_ssl = False
+    realms = ("photos",)
     # What a client's id, a secret and a user may be made of is oauthlib's own idea: its check of nonces and tokens stays as it is.
     dummy_client, dummy_request_token, dummy_access_token = "dummy", "dummy", "dummy"
 
