@@ -45,7 +45,7 @@ impl Origin {
         }
         let authority: Authority = text.parse().map_err(|_| bad())?;
         let host_header = HeaderValue::from_str(&text).map_err(|_| bad())?;
-        // Taken at config load alone; never on the path of a call.
+        // Taken at config load, and once a token for a host of its connection's own; never on the path of an ordinary call.
         let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
         let next = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         let id = OriginId(*ids.entry((tls, text)).or_insert(next));
