@@ -39,7 +39,7 @@ struct SessionV1 {
 #[serde(rename_all = "snake_case")]
 enum PhaseV1 {
     Open,
-    Begun(AttemptV1),
+    Begun(Box<AttemptV1>),
     Exchanging {
         provider: String,
     },
@@ -181,7 +181,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Session> {
 fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
     Ok(match phase {
         Phase::Open => PhaseV1::Open,
-        Phase::Begun(attempt) => PhaseV1::Begun(AttemptV1 {
+        Phase::Begun(attempt) => PhaseV1::Begun(Box::new(AttemptV1 {
             provider: attempt.provider.to_string(),
             state: attempt.state.0,
             cookie: attempt.cookie.0,
@@ -191,7 +191,7 @@ fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
             scopes: attempt.scopes.clone(),
             values: attempt.values.clone(),
             parked: attempt.parked.as_ref().map(parked_to_wire),
-        }),
+        })),
         Phase::Exchanging { provider } => PhaseV1::Exchanging { provider: provider.to_string() },
         Phase::Granted(granted) => {
             let (key, connection) = connection_to_wire(&granted.connection)?;
