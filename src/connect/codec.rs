@@ -40,7 +40,7 @@ struct SessionV1 {
 #[serde(rename_all = "snake_case")]
 enum PhaseV1 {
     Open,
-    Begun(AttemptV1),
+    Begun(Box<AttemptV1>),
     Exchanging {
         provider: String,
     },
@@ -185,7 +185,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Session> {
 fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
     Ok(match phase {
         Phase::Open => PhaseV1::Open,
-        Phase::Begun(attempt) => PhaseV1::Begun(AttemptV1 {
+        Phase::Begun(attempt) => PhaseV1::Begun(Box::new(AttemptV1 {
             provider: attempt.provider.to_string(),
             state: attempt.state.0,
             cookie: attempt.cookie.0,
@@ -196,7 +196,7 @@ fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
             values: attempt.values.clone(),
             temporary: attempt.temporary.as_ref().map(|pair| (Text::from(&pair.token), Text::from(&pair.secret))),
             parked: attempt.parked.as_ref().map(parked_to_wire),
-        }),
+        })),
         Phase::Exchanging { provider } => PhaseV1::Exchanging { provider: provider.to_string() },
         Phase::Granted(granted) => {
             let (key, connection) = connection_to_wire(&granted.connection)?;

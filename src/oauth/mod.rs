@@ -13,6 +13,7 @@ mod discovery;
 mod error;
 mod form;
 mod id_token;
+mod life;
 mod lookup;
 mod mint;
 mod oauth1;
