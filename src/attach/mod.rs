@@ -7,14 +7,16 @@
 mod basic;
 pub mod dpop;
 mod header;
+pub mod oauth1;
 mod query;
 
 use crate::base::clock::UnixMillis;
 use crate::base::credential::Credential;
 use dpop::{Bound, DPOP, Nonces};
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
 use http::request::Parts;
-use std::sync::OnceLock;
+use oauth1::{Consumer, Form, Signed, Stamp, TokenPair};
+use std::sync::{Arc, OnceLock};
 
 /// A checked `attach:` of a provider or route (contract §4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub enum Scheme {
     Basic,
     /// `Authorization: DPoP TOKEN`, and a proof of the key that the token is bound to (RFC 9449 §7.1).
     Dpop,
+    /// `Authorization: OAuth …`: each request is signed by the client's secret and the token's (RFC 5849).
+    OAuth1(Arc<Consumer>),
 }
 
 /// What a scheme must see before it can attach.
@@ -40,8 +44,8 @@ pub enum Needs {
     Nothing,
     /// The method, final URI and headers.
     FinalHead,
-    /// The whole body too, up to so many bytes.
-    Body { max: usize },
+    /// The whole body too where it is a form; other bodies go by unread.
+    Form,
 }
 
 /// What of a request its head does not say.
@@ -49,10 +53,12 @@ pub enum Needs {
 pub struct Around<'a> {
     pub now: UnixMillis,
     pub tls: bool,
+    /// Nobody else reads the wire: TLS, or loopback.
+    pub private: bool,
     /// Which server it goes to: the number of its origin.
     pub server: u32,
-    /// There when [`Scheme::needs`] asked for it.
-    pub body: Option<&'a [u8]>,
+    /// There when [`Scheme::needs`] asked for it and the body is one.
+    pub form: Option<&'a [u8]>,
 }
 
 /// Where the credential stands in the request, and thus what of the client's own must go first.
@@ -72,6 +78,8 @@ pub enum AttachError {
     Unbound,
     #[error("the token is bound to a key (its type is DPoP), and is not sent without the proof of it")]
     Unproven,
+    #[error("PLAINTEXT signatures are sent over https or to loopback only")]
+    InTheOpen,
     #[error("the key did not sign")]
     NoSignature,
 }
@@ -124,12 +132,13 @@ impl Scheme {
         match self {
             Scheme::Bearer | Scheme::Word(_) | Scheme::Header(_) | Scheme::Query(_) | Scheme::Basic => Needs::Nothing,
             Scheme::Dpop => Needs::FinalHead,
+            Scheme::OAuth1(_) => Needs::Form,
         }
     }
 
     pub fn place(&self) -> Place<'_> {
         match self {
-            Scheme::Bearer | Scheme::Word(_) | Scheme::Basic | Scheme::Dpop => Place::Header(&AUTHORIZATION),
+            Scheme::Bearer | Scheme::Word(_) | Scheme::Basic | Scheme::Dpop | Scheme::OAuth1(_) => Place::Header(&AUTHORIZATION),
             Scheme::Header(name) => Place::Header(name),
             Scheme::Query(name) => Place::Query(name),
         }
@@ -161,9 +170,27 @@ impl Scheme {
                 head.headers.insert(DPOP, proof);
                 head.headers.insert(AUTHORIZATION, prepared.value(self, || header::value("DPoP ", token))?)
             }
+            Scheme::OAuth1(consumer) => head.headers.insert(AUTHORIZATION, signed(consumer, credential, head, &around())?),
         };
         Ok(())
     }
+}
+
+/// The signature over a request that is whole but for it.
+fn signed(consumer: &Consumer, credential: &Credential, head: &Parts, around: &Around<'_>) -> Result<HeaderValue, AttachError> {
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).or_else(|| head.uri.authority().map(|host| host.as_str()));
+    let request = Signed {
+        method: head.method.as_str(),
+        tls: around.tls,
+        private: around.private,
+        host: host.unwrap_or_default(),
+        path: head.uri.path(),
+        query: head.uri.query().unwrap_or_default(),
+        form: around.form.map_or(Form::None, Form::Whole),
+    };
+    let secret = credential.key.as_ref().map_or("", |secret| secret.expose());
+    let token = TokenPair { token: credential.access_token.expose(), secret };
+    consumer.authorization(&request, Some(token), &[], &Stamp::at(around.now))
 }
 
 #[cfg(test)]
@@ -229,7 +256,7 @@ mod tests {
             let builder =
                 http::Request::builder().method("PUT").uri("/a%20b?q=1").header("host", "api.test:8443").header("dpop", "client's");
             let (mut head, ()) = builder.body(()).expect("valid").into_parts();
-            let around = || Around { now: UnixMillis(5_000), tls: true, server: 7, body: None };
+            let around = || Around { now: UnixMillis(5_000), tls: true, private: true, server: 7, form: None };
             scheme.attach(credential, prepared, &mut head, around).map(|()| head)
         };
         let (bound, prepared) = (credential("dpop", key.clone()), Prepared::new());

@@ -23,8 +23,8 @@ pub(super) enum ConnectionsVerb {
     Refresh(OneArgs),
     /// Delete one connection, and revoke it at the provider where that can be.
     Delete(OneArgs),
-    /// Read connections as JSON lines: {"provider","end_user","account","access_token","refresh_token","token_type","expires_at","scopes",
-    /// "metadata"}; provider, end_user and one token or key are required, expires_at is RFC 3339. All lines are checked before one is stored.
+    /// Read connections as JSON lines: {"provider","end_user","account","access_token","refresh_token","token_secret","token_type",
+    /// "expires_at","scopes","metadata"}; provider, end_user and one token or key are required, expires_at is RFC 3339. All lines are checked before one is stored.
     Import(ImportArgs),
     /// Write connections as import lines, sealed with the store's key: an Attaché that has the same key reads them.
     Export(ExportArgs),

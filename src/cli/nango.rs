@@ -49,10 +49,11 @@ pub(super) fn import_line(connection: &Value, renamed: impl Fn(&str) -> String) 
         "OAUTH2" | "OAUTH2_CC" | "APP" => {
             &[("access_token", "access_token"), ("token", "access_token"), ("refresh_token", "refresh_token"), ("expires_at", "expires_at")]
         }
+        "OAUTH1" => &[("oauth_token", "access_token"), ("oauth_token_secret", "token_secret")],
         "API_KEY" => &[("apiKey", "api_key"), ("api_key", "api_key")],
         "BASIC" => &[("username", "username"), ("password", "password")],
         "" => return Err("`credentials` is missing: export connections with their credentials".to_owned()),
-        _ => return Err("credentials of this `type` have no import line yet: OAUTH2, API_KEY and BASIC do".to_owned()),
+        _ => return Err("credentials of this `type` have no import line yet: OAUTH2, OAUTH1, API_KEY and BASIC do".to_owned()),
     };
     for (from, to) in members {
         if let Some(value) = text(&credentials[*from]) {
@@ -99,8 +100,10 @@ mod tests {
         let of = |credentials: Value| json!({"connection_id": "c-1", "provider_config_key": "x", "credentials": credentials});
         assert_eq!(line(of(json!({"type": "API_KEY", "apiKey": "K"}))), Ok(json!({"provider": "x", "end_user": "c-1", "api_key": "K"})));
         assert_eq!(line(of(json!({"type": "BASIC", "username": "u", "password": "p"}))).expect("a line")["password"], "p");
+        let signed = line(of(json!({"type": "OAUTH1", "oauth_token": "t", "oauth_token_secret": "s"}))).expect("a line");
+        assert_eq!((&signed["access_token"], &signed["token_secret"]), (&json!("t"), &json!("s")));
         for (credentials, why) in
-            [(json!({}), "`credentials` is missing"), (json!({"type": "OAUTH1", "oauth_token": "CANARY"}), "no import line")]
+            [(json!({}), "`credentials` is missing"), (json!({"type": "TBA", "token_id": "CANARY"}), "no import line")]
         {
             let told = line(of(credentials)).expect_err("refused");
             assert!(told.contains(why) && !told.contains("CANARY"), "{told}");

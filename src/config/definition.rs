@@ -18,6 +18,7 @@ pub(super) use hosts::TokenHosts;
 pub(super) use values::Reading;
 
 use super::fields::{Fields, Shape};
+use super::oauth1;
 use super::proofs;
 use super::scalar;
 use crate::attach::Scheme;
@@ -74,6 +75,7 @@ pub(super) struct Draft {
     pub(super) keep_alive: Option<Duration>,
     pub(super) verified: Option<Verified>,
     pub(super) proofs: proofs::Keys,
+    pub(super) oauth1: oauth1::Keys,
     pub(super) dialect: Dialect,
 }
 
@@ -81,7 +83,6 @@ impl Draft {
     /// Reads the keys of a definition from a mapping that may hold others too.
     pub(super) fn read(fields: &Fields<'_>, reading: Reading) -> Draft {
         let owned = |text: &str| Box::<str>::from(text);
-        fields.not_yet(&["request_token_url"]);
         let client_id: Option<Box<str>> = fields.word("client_id").map(owned);
         let (inputs, metadata) = (values::inputs(fields, reading), values::metadata(fields, reading));
         let looked_up = values::lookup_captures(fields, reading);
@@ -143,6 +144,7 @@ impl Draft {
             keep_alive: fields.duration("keep_alive"),
             verified: fields.choice("verified", &[("full", Verified::Full), ("partial", Verified::Partial)]),
             proofs: proofs::Keys::read(fields),
+            oauth1: oauth1::Keys::read(fields, url("request_token_url")),
             dialect,
         }
     }

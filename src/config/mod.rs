@@ -15,6 +15,7 @@ mod load;
 mod logo;
 mod mint;
 mod node;
+mod oauth1;
 mod origins;
 mod people;
 mod proofs;

@@ -142,6 +142,9 @@ impl Definition {
 
 /// The ways to a connection that a definition opens.
 fn modes(draft: &Draft) -> Vec<&'static str> {
+    if super::oauth1::is_spoken(draft) {
+        return vec!["oauth1"];
+    }
     let mut all = Vec::new();
     match draft.asks.unwrap_or_default() {
         Asks::ApiKey => all.push("api_key"),
@@ -167,15 +170,16 @@ mod tests {
     use crate::provider::{ClientAuth, Lifetime, Pkce};
     use std::time::Duration;
 
-    fn drafts(folder: &Path, problems: &Problems) -> BTreeMap<Box<str>, Draft> {
+    fn drafts(folder: &Path, takes: impl Fn(&str) -> bool, problems: &Problems) -> BTreeMap<Box<str>, Draft> {
         let sources = Sources::new(&|_| None, folder);
         let all = gather(folder, &sources, problems);
-        all.iter().map(|(id, found)| (id.clone(), found.parsed(id, &sources, problems).draft.clone())).collect()
+        let taken = all.iter().filter(|(id, _)| takes(id));
+        taken.map(|(id, found)| (id.clone(), found.parsed(id, &sources, problems).draft.clone())).collect()
     }
 
     fn built_in() -> BTreeMap<Box<str>, Draft> {
         let problems = Problems::default();
-        let all = drafts(Path::new("/nonexistent"), &problems);
+        let all = drafts(Path::new("/nonexistent"), |_| true, &problems);
         let (errors, _) = problems.take(&[]);
         assert!(errors.is_empty(), "{errors:?}");
         all
@@ -206,7 +210,7 @@ mod tests {
         std::fs::write(folder.path().join("bad.yaml"), "token_url: http://t.example.com/\nauthorise_url: x\nrevoke_url: https://a.b/#c\n")
             .expect("written");
         let problems = Problems::default();
-        let all = drafts(folder.path(), &problems);
+        let all = drafts(folder.path(), |id| id == "google", &problems);
         assert_eq!(all["google"].display_name.as_deref(), Some("Mine"));
         assert!(all["google"].authorize_url.is_none(), "whole files, not keys");
         let shown: Vec<String> = problems.take(&[]).0.iter().map(ToString::to_string).collect();

@@ -273,6 +273,8 @@ struct RouteKeys {
     retry: Option<Retry>,
     /// The longest request body taken; no limit by default.
     max_body: Option<SizeOrNone>,
+    /// The longest form taken where `attach` signs forms (`oauth1`), which are read whole for it; 1 MiB by default. Other bodies stream.
+    max_signed_body: Option<Size>,
     /// The callers that may use this route; all by default.
     callers: Option<Vec<Text>>,
     /// `strip` by default: end users share one origin, and a cookie jar would mix them. `pass` lets cookies through.

@@ -6,12 +6,13 @@ use super::exchange;
 use super::fields::{Fields, Problems, Shape};
 use super::mint;
 use super::node::{Key, Node};
+use super::oauth1;
 use super::proofs;
 use super::providers::{Definitions, check_id};
 use super::sources::Sources;
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
-use crate::provider::{Asks, ClientAuth, EndpointUrl, JwtKey, Mint, Pkce, Registration, Verified};
+use crate::provider::{Asks, ClientAuth, EndpointUrl, JwtKey, Mint, OAuth1, Pkce, Registration, Verified};
 use crate::upstream::TlsIdentity;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -73,6 +74,7 @@ struct Own {
     client_key: Option<JwtKey>,
     mint: Option<Mint>,
     identity: Option<Arc<TlsIdentity>>,
+    oauth1: Option<OAuth1>,
 }
 
 /// All that an entry says.
@@ -119,6 +121,7 @@ fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option
     let there = |names: &[&str]| names.iter().any(|name| fields.peek(name).is_some());
     let (has_client_id, has_client_key, has_mint) =
         (there(&["client_id"]), there(&["client_key"]), there(&["jwt_bearer", "token_exchange"]));
+    let client_key_pem = fields.peek("client_key").and_then(|node| super::scalar::text(node, problems));
     let has_token_url = there(&["token_url", "issuer", "jwt_bearer"]);
     let credential_at = fields.at_key("credential");
     let (client_auth_at, client_key_at) = (fields.at_key("client_auth"), fields.at_key("client_key"));
@@ -145,17 +148,25 @@ fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option
     }
     let needs_client = !typed && !matches!(mint, Some(Mint::JwtBearer(_)));
     let off = off(optional, needs_client && draft.client_id.is_none(), missing);
-    if off.is_none() && !typed && draft.token_url.is_none() && draft.issuer.is_none() && !has_token_url {
+    let is_oauth1 = oauth1::is_spoken(&draft);
+    if off.is_none() && !typed && !is_oauth1 && draft.token_url.is_none() && draft.issuer.is_none() && !has_token_url {
         let hint = "write `authorize_url` and `token_url`, or `issuer` where the provider publishes its endpoints";
         problems.say(at, "a provider needs `token_url`", Some(hint.into()));
     }
     if off.is_none() && needs_client && draft.client_id.is_none() && !has_client_id {
         problems.warn(format!("provider `{}` has no client_id: it carries imported tokens, but can neither connect nor refresh", key.text));
     }
-    proof(off.is_some(), draft.client_auth, (client_auth_at, client_key_at), has_client_key, problems);
-    let is_used = off.is_none() && draft.client_id.is_some() && !typed && !has_mint;
+    if !oauth1::signs_by_key(&draft) {
+        proof(off.is_some(), draft.client_auth, (client_auth_at, client_key_at), has_client_key, problems);
+    }
+    let rsa_key = match is_oauth1 && off.is_none() {
+        true => oauth1::check(&draft, client_secret.is_some(), client_key_pem, (at, client_key_at), problems),
+        false => None,
+    };
+    let oauth1 = oauth1::build(&draft, client_secret.as_ref(), rsa_key);
+    let is_used = off.is_none() && !is_oauth1 && draft.client_id.is_some() && !typed && !has_mint;
     let (category, pkce) = (draft.category.clone(), draft.pkce);
-    let registration = build(key, &definition, draft, Own { client_secret, client_key, mint, identity }, off);
+    let registration = build(key, &definition, draft, Own { client_secret, client_key, mint, identity, oauth1 }, off);
     let weak_pkce = lint::weak_pkce(pkce).filter(|_| is_used && !registration.proves_itself());
     for warning in lint::odd_category(category.as_deref()).into_iter().chain(weak_pkce) {
         problems.warn(format!("provider `{}`: {warning}", key.text));
@@ -173,7 +184,7 @@ fn with_definition(key: &Key, node: &Node, known: &Known<'_>, problems: &Problem
         None => None,
     };
     let Some((id, at)) = base_id else {
-        let names = ["token_url", "authorize_url", "issuer", "credential", "jwt_bearer", "token_exchange"];
+        let names = ["token_url", "authorize_url", "issuer", "credential", "jwt_bearer", "token_exchange", "request_token_url", "oauth1"];
         if names.iter().any(|name| overlay::under(node, name).is_some()) {
             return Some((key.text.as_str().into(), node.clone()));
         }
@@ -231,7 +242,7 @@ fn off(optional: bool, lacks_client_id: bool, missing: &[String]) -> Option<Box<
 }
 
 fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<str>>) -> Registration {
-    let Own { client_secret, client_key, mint, identity } = own;
+    let Own { client_secret, client_key, mint, identity, oauth1 } = own;
     let proof = |told: Option<ClientAuth>| match told {
         Some(by_key @ (ClientAuth::PrivateKeyJwt | ClientAuth::SecretJwt | ClientAuth::Mtls)) => by_key,
         // Without a secret there is nothing to prove: a public client, whatever its definition would have it send.
@@ -241,15 +252,24 @@ fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<st
     };
     let client_auth = proof(draft.client_auth);
     let mut dialect = draft.dialect;
+    for lookup in &mut dialect.lookups {
+        lookup.scheme = lookup.scheme.take().and_then(|scheme| oauth1::signed_by(scheme, oauth1.as_ref()));
+    }
     let calls = &mut dialect.calls;
     let shapes = [&mut calls.code, &mut calls.refresh, &mut calls.app, &mut calls.device, &mut calls.poll, &mut calls.revoke];
     for shape in shapes.into_iter().chain(&mut calls.extend) {
         shape.client_auth = shape.client_auth.map(|told| proof(Some(told)));
     }
     let asks = draft.asks.unwrap_or_default();
-    // A user name and password are HTTP Basic's unless the definition says otherwise (RFC 7617).
-    let usual = || if asks == Asks::Password { Scheme::Basic } else { Scheme::Bearer };
-    let attach = draft.attach.or_else(|| draft.proofs.usual_attach()).unwrap_or_else(usual);
+    let usual = match asks {
+        _ if oauth1.is_some() => oauth1::unsigned(),
+        // A user name and password are HTTP Basic's unless the definition says otherwise (RFC 7617).
+        Asks::Password => Scheme::Basic,
+        Asks::Consent | Asks::ApiKey => Scheme::Bearer,
+    };
+    // A provider that says `attach: oauth1` speaks it.
+    let attach =
+        oauth1::signed_by(draft.attach.or_else(|| draft.proofs.usual_attach()).unwrap_or(usual), oauth1.as_ref()).unwrap_or(Scheme::Bearer);
     Registration {
         id: key.text.as_str().into(),
         definition: definition.into(),
@@ -283,6 +303,7 @@ fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<st
         keep_alive: draft.keep_alive,
         verified: draft.verified.unwrap_or(Verified::Full),
         proofs: draft.proofs.build(identity),
+        oauth1,
         dialect,
     }
 }

@@ -5,6 +5,7 @@ use super::error::{At, did_you_mean};
 use super::fields::{Fields, Problems, Shape};
 use super::headers;
 use super::node::{Node, Value, shown};
+use super::oauth1;
 use super::proofs;
 use super::scalar;
 use super::snapshot::{ActAs, HeaderEdits, HostSent, Route, RouteOrigin, Timeouts};
@@ -24,6 +25,9 @@ const RETRY: Shape = Shape { name: "Retry", said: "`retry`" };
 /// How much of a request body is kept for the replay after a 401, unless `retry.max_body` says otherwise, and at most.
 const REPLAY_BODY_DEFAULT: u64 = 64 << 10;
 const REPLAY_BODY_MAX: u64 = 64 << 20;
+/// How long a form may be that must be read before it is signed, unless `max_signed_body` says otherwise, and at most.
+const SIGNED_BODY_DEFAULT: u64 = 1 << 20;
+const SIGNED_BODY_MAX: u64 = 64 << 20;
 
 /// What a route's words are checked against.
 pub(super) struct Known<'k> {
@@ -165,6 +169,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         proofs::check_route(registration, own, node, problems);
     }
     let attach = own_attach.or_else(|| provider.as_ref().map(|registration| registration.attach.clone())).unwrap_or(Scheme::Bearer);
+    let attach = signer(attach, carries, target.as_ref(), fields);
     let goes_on = carries.map(|_| &attach);
     let values = carries.map(|registration| values(registration, act_as)).unwrap_or_default();
     let (edits, rewrite) = match captures {
@@ -184,6 +189,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let timeouts = timeouts(fields);
     let replay_body_max = replay_body_max(fields);
     let body_max = fields.get("max_body").filter(|node| !scalar::is_word(node, "none")).and_then(|node| scalar::size(node, problems));
+    let signed_body_max = signed_body_max(fields);
     let cookies_pass = fields.choice("cookies", &[("strip", false), ("pass", true)]).unwrap_or(false);
     let callers = callers(fields, known);
     let placeholder = fields.flag("placeholder");
@@ -212,6 +218,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         timeouts,
         replay_body_max,
         body_max,
+        signed_body_max,
         cookies_pass,
         callers,
     })
@@ -259,6 +266,9 @@ fn check_app(registration: &Registration, fields: &Fields<'_>) {
     let say = |why: &str, hint: Option<&str>| {
         fields.say(at, format!("`as: app` asks for the app's own token, and `{id}` {why}"), hint.map(str::to_owned));
     };
+    if registration.oauth1.is_some() {
+        return say("speaks OAuth 1.0a, where all tokens are end users'", None);
+    }
     if registration.token_url.is_none() && registration.issuer.is_none() {
         return say("has no `token_url` to ask", None);
     }
@@ -290,6 +300,32 @@ fn provider(fields: &Fields<'_>, known: &Known<'_>, act_as: ActAs) -> Option<Arc
         fields.say(&node.at, format!("no provider is called {}", node.found()), Some(hint));
     }
     known.providers.get(id).cloned()
+}
+
+/// The scheme with who signs by it, and on a wire where it may.
+fn signer(scheme: Scheme, carries: Option<&Arc<Registration>>, target: Option<&Target<'_>>, fields: &Fields<'_>) -> Scheme {
+    let Some(registration) = carries else { return oauth1::signed_by(scheme, None).unwrap_or(Scheme::Bearer) };
+    let Some(scheme) = oauth1::signed_by(scheme, registration.oauth1.as_ref()) else {
+        let message = format!("`attach: oauth1` signs by OAuth 1.0a, which `{}` does not speak", registration.id);
+        let hint = "write `oauth1: {}` in the provider, with `client_id` and `client_secret`";
+        fields.say(fields.at_key("attach"), message, Some(hint.into()));
+        return Scheme::Bearer;
+    };
+    let open = target.is_some_and(|target| match &target.origin {
+        RouteOrigin::Fixed(origin) => !origin.tls && !origin.is_loopback(),
+        RouteOrigin::PerConnection(template) => !template.tls && template.plain_http_anywhere,
+    });
+    if let Scheme::OAuth1(consumer) = &scheme
+        && consumer.method.shows_its_secrets()
+        && open
+    {
+        fields.say(
+            fields.at_key("upstream"),
+            "`signature: PLAINTEXT` puts the secrets themselves on the wire: the upstream must be https",
+            None,
+        );
+    }
+    scheme
 }
 
 fn rewrite(fields: &Fields<'_>, target: Option<&Target<'_>>, upstream: Option<&Node>, names: Names<'_>) -> Option<Rewrite> {
@@ -372,6 +408,14 @@ fn replay_body_max(route: &Fields<'_>) -> usize {
     }
     fields.finish();
     usize::try_from(most).unwrap_or(default)
+}
+
+fn signed_body_max(fields: &Fields<'_>) -> usize {
+    let most = fields.size("max_signed_body").unwrap_or(SIGNED_BODY_DEFAULT);
+    if most > SIGNED_BODY_MAX {
+        fields.say(fields.at_key("max_signed_body"), "`max_signed_body` is kept in memory for each call: at most 64MiB", None);
+    }
+    usize::try_from(most.min(SIGNED_BODY_MAX)).unwrap_or(usize::MAX)
 }
 
 fn callers(fields: &Fields<'_>, known: &Known<'_>) -> Option<Vec<Box<str>>> {

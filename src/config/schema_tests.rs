@@ -28,6 +28,14 @@ providers:
     client_key: ${KEY}
     client_key_id: k1
     client_key_algorithm: ES256
+  old:
+    client_id: k
+    client_secret: s
+    request_token_url: https://old.example.com/request
+    authorize_url: https://old.example.com/authorize
+    token_url: https://old.example.com/token
+    oauth1: {signature: PLAINTEXT, realm: Photos, callback_confirmed: false}
+    attach: oauth1
   robot: {credential: consent, jwt_bearer: {key: "${KEY}", issuer: me, claims: {a: b}}, token_url: https://login.example.com/token}
   other: {client_id: o, client_key: "${KEY}", client_auth: private_key_jwt, issuer: https://o.example.com, token_exchange: {from: work, subject_token_type: jwt, audience: [a]}}
   apple: {client_id: a, issuer: https://a.example.com, client_auth: secret_jwt, client_key: "${KEY}", secret_jwt: {audience: b, issuer: c, ttl: 5m, algorithm: ES256}}
@@ -71,6 +79,7 @@ routes:
     timeout: {idle: none, total: "${SPAN}"}
     retry: {attempts: 0, max_body: "${NUMBER}"}
     max_body: 10MB
+    max_signed_body: 2MB
     callers: [app]
     follow: no
 shutdown: {drain: 0}

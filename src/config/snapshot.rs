@@ -1,6 +1,6 @@
 //! A whole checked config as the running program sees it: immutable, swapped as one, held for the whole life of a call.
 
-use crate::attach::Scheme;
+use crate::attach::{Needs, Scheme};
 use crate::base::secret::Secret;
 use crate::identity::{Callers, EndUserRules};
 use crate::provider::{OriginTemplate, Registration};
@@ -269,10 +269,19 @@ pub struct Route {
     pub replay_body_max: usize,
     /// `max_body`: the longest request body taken.
     pub body_max: Option<u64>,
+    /// `max_signed_body`: the longest form taken where the attach scheme signs forms.
+    pub signed_body_max: usize,
     /// `cookies: pass`.
     pub cookies_pass: bool,
     /// The names in `callers`, when the route narrows them.
     pub callers: Option<Vec<Box<str>>>,
+}
+
+impl Route {
+    /// Whether forms are signed on this route, and so must be read before they are sent.
+    pub fn signs_form(&self) -> bool {
+        self.act_as.carries_token() && self.attach.needs() == Needs::Form
+    }
 }
 
 /// `headers:` of a route; values may hold captures.

@@ -265,7 +265,18 @@ fn typos_in_providers_are_told_where_they_stand() {
     check("providers:\n  google: {client_id: g, credential: apikey}\n", 2, 38, "`consent` or `api_key` or `password`", "`api_key`");
     check("providers:\n  google: {client_id: g, resource: [drive]}\n", 2, 37, "expected an absolute URI", "");
     check("providers:\n  google: {client_id: g, resource: [\"https://a.b/#c\"]}\n", 2, 37, "without a fragment", "");
-    check("providers:\n  google: {client_id: g, attach: oauth1}\n", 2, 34, "`attach: oauth1` is not in this version yet", "");
+    check("providers:\n  google: {client_id: g, attach: dpop}\n", 2, 34, "`attach: dpop` is not in this version yet", "");
+    check("providers:\n  q: {client_id: g, oauth1: {}}\n", 2, 6, "`client_secret` is needed", "");
+    check(
+        "providers:\n  q: {client_id: g, client_secret: s, oauth1: {signature: RSA-SHA1}}\n",
+        2,
+        6,
+        "needs `client_key`",
+        "${file:./key.pem}",
+    );
+    check("providers:\n  q: {client_id: g, client_secret: s, oauth1: {signature: HMAC-SHA512}}\n", 2, 59, "`HMAC-SHA1` or", "");
+    check("providers:\n  q: {client_id: g, client_secret: s, request_token_url: https://a.b/}\n", 2, 6, "all three are needed", "");
+    check("providers:\n  q: {client_id: g, client_secret: s, issuer: https://a.b/, oauth1: {}}\n", 2, 6, "OAuth 1.0a or 2.0", "");
     check("providers:\n  google: {client_id: g, attach: Bearer}\n", 2, 34, "expected `bearer`", "`bearer`");
     check("providers:\n  google: {client_id: g, attach: {header: Host}}\n", 2, 43, "cannot stand in `host`", "");
     check(

@@ -11,6 +11,7 @@ use crate::oauth::{AuthorizeRequest, TokenError, Values, new_key, wants_nonce};
 use crate::provider::{Asks, Input, Pkce, Registration};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use url::Url;
 
 /// The longest key, user name or password that is taken from a form.
 const TYPED_BYTES_MAX: usize = 8 * 1024;
@@ -87,6 +88,7 @@ impl Connect {
         let typed_in = |name: &str| form.get(name).map(Secret::expose);
         let values = inputs::fill(&registration, &found.session.metadata, typed_in).map_err(|problem| Refusal::Form(problem.into()))?;
         match registration.asks {
+            Asks::Consent if registration.oauth1.is_some() => self.send_off_oauth1(found, &registration, values).await,
             Asks::Consent => self.send_off(found, &registration, values).await,
             Asks::ApiKey => {
                 let key = typed(form, "api_key").ok_or(Refusal::Form("Enter the API key.".into()))?;
@@ -139,7 +141,7 @@ impl Connect {
 
     /// What to ask for: what the session says or the registration, and what the connection has already, so that a second consent never
     /// narrows the first.
-    async fn scopes(&self, session: &Session, registration: &Registration) -> Result<Vec<String>, Refusal> {
+    pub(super) async fn scopes(&self, session: &Session, registration: &Registration) -> Result<Vec<String>, Refusal> {
         let mut scopes = session.scopes.clone().unwrap_or_else(|| registration.scopes.iter().map(ToString::to_string).collect());
         if session.scopes.is_some() {
             let key = ConnectionKey::new(&registration.id, &session.end_user, &session.account);
@@ -154,7 +156,7 @@ impl Connect {
         Ok(scopes)
     }
 
-    async fn send_off(&self, mut found: Found, registration: &Registration, values: BTreeMap<String, String>) -> Result<Begun, Refusal> {
+    async fn send_off(&self, found: Found, registration: &Registration, values: BTreeMap<String, String>) -> Result<Begun, Refusal> {
         let session = &found.session;
         let (state, cookie) = (new_text(&session.handle), Secret::new(random_token()));
         let scopes = self.scopes(session, registration).await?;
@@ -189,8 +191,21 @@ impl Connect {
             scopes,
             values,
             key,
+            temporary: None,
             parked: None,
         };
+        self.sent_off(found, registration, attempt, cookie, url).await
+    }
+
+    /// Binds the session to this browser, which is on its way to `url`.
+    pub(super) async fn sent_off(
+        &self,
+        mut found: Found,
+        registration: &Registration,
+        attempt: Attempt,
+        cookie: Secret,
+        url: Url,
+    ) -> Result<Begun, Refusal> {
         found.session.phase = Phase::Begun(Box::new(attempt));
         self.advance(&found).await?;
         let session = &found.session;
@@ -205,7 +220,7 @@ pub(super) fn is_bound(attempt: &Attempt, handle: &str, cookies: &Cookies) -> bo
     cookies.get(&cookie_name(handle)).is_some_and(|value| attempt.cookie.fits(value))
 }
 
-fn unreachable(registration: &Registration, error: &TokenError) -> Refusal {
+pub(super) fn unreachable(registration: &Registration, error: &TokenError) -> Refusal {
     tracing::warn!(provider.id = %registration.id, error = %error, "an end user could not be sent to the provider");
     Refusal::ProviderUnreachable
 }

@@ -5,6 +5,7 @@ use super::begin::{Cookies, is_bound};
 use super::book::Found;
 use super::grant::Gained;
 use super::links::with_pairs;
+use super::oauth1;
 use super::session::{self, Answer, Attempt, Digest, Outcome, Parked, Phase, Session, cookie_name, handle_in, new_text};
 use super::{Connect, Refusal};
 use crate::base::ids::ConnectionKey;
@@ -21,7 +22,7 @@ const PARKED_FOR: Duration = Duration::from_secs(60);
 /// Longer than a token call and the tries to store what it brings.
 const EXCHANGED_WITHIN: Duration = Duration::from_secs(120);
 /// How many of a browser's cookies are looked at for the one session that a callback without `state` may be of.
-const COOKIES_MAX: usize = 16;
+pub(super) const COOKIES_MAX: usize = 16;
 
 /// Where a browser ends up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +50,15 @@ impl Connect {
         let snapshot = self.live.snapshot();
         let registration = self.registration(&snapshot, provider);
         let (found, attempt) = match params.get("state") {
+            None if let Some(token) = oauth1::token_in(params) => self.oauth1_attempt(token, cookies).await?,
             Some(state) => self.attempt_of(state, |attempt| attempt.state.fits(state)).await?,
             None => self.attempt_by_cookie(registration.as_deref(), cookies).await?,
         };
         self.check_way(&found.session, &attempt, provider, cookies)?;
-        let answer = answer::read(registration.as_deref(), params)?;
+        let mut answer = answer::read(registration.as_deref(), params)?;
+        if attempt.temporary.is_some() {
+            oauth1::read(&mut answer, params);
+        }
         self.arrive(found, &attempt, answer).await
     }
 
@@ -96,7 +101,7 @@ impl Connect {
         let handle = handle_in(text).ok_or(Refusal::Gone)?;
         let found = self.by_handle(handle).await?.ok_or(Refusal::Gone)?;
         match &found.session.phase {
-            Phase::Begun(attempt) if is_its(attempt) => {
+            Phase::Begun(attempt) if attempt.temporary.is_none() && is_its(attempt) => {
                 let attempt = attempt.clone();
                 Ok((found, attempt))
             }
@@ -113,7 +118,7 @@ impl Connect {
         for handle in cookies.keys().filter_map(|name| session::handle_of_cookie(name)).take(COOKIES_MAX) {
             let Some(found) = self.by_handle(handle).await? else { continue };
             let Phase::Begun(attempt) = &found.session.phase else { continue };
-            if *attempt.provider == *registration.id && is_bound(attempt, handle, cookies) {
+            if attempt.temporary.is_none() && *attempt.provider == *registration.id && is_bound(attempt, handle, cookies) {
                 let attempt = attempt.clone();
                 if only.replace((found, attempt)).is_some() {
                     return Err(Refusal::Refused("the answer does not say which of two attempts it is of"));
@@ -180,11 +185,12 @@ impl Connect {
         let known: BTreeMap<String, Value> = found.session.metadata.clone().into_iter().chain(learnt.clone()).collect();
         let (verifier, nonce) = (attempt.verifier.as_ref(), attempt.nonce.as_ref());
         let values = Values { callback: &answer.callback, ..Values::of(&known) };
-        let exchanged = match self.client.holding(registration, attempt.key.as_ref()) {
-            Ok(client) => client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce, values).await,
-            Err(error) => Err(error),
+        let granted = match (&attempt.temporary, self.client.holding(registration, attempt.key.as_ref())) {
+            (Some(temporary), _) => self.client.oauth1_token(registration, temporary, &code, values).await,
+            (None, Ok(client)) => client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce, values).await,
+            (None, Err(error)) => Err(error),
         };
-        let mut grant = match exchanged {
+        let mut grant = match granted {
             Ok(grant) => grant,
             Err(error) => {
                 tell_failure(registration, &error);

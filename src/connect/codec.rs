@@ -6,6 +6,7 @@ use super::session::{Answer, Attempt, Completes, Digest, Granted, Outcome, Parke
 use crate::base::clock::UnixMillis;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
+use crate::oauth::Pair;
 use crate::store::codec::{decode_connection, encode_connection};
 use crate::store::{Connection, StoreError};
 use base64::Engine;
@@ -39,7 +40,7 @@ struct SessionV1 {
 #[serde(rename_all = "snake_case")]
 enum PhaseV1 {
     Open,
-    Begun(AttemptV1),
+    Begun(Box<AttemptV1>),
     Exchanging {
         provider: String,
     },
@@ -69,6 +70,9 @@ struct AttemptV1 {
     values: BTreeMap<String, String>,
     #[serde(default)]
     key: Option<Text>,
+    /// Token and secret.
+    #[serde(default)]
+    temporary: Option<(Text, Text)>,
     parked: Option<ParkedV1>,
 }
 
@@ -185,7 +189,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Session> {
 fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
     Ok(match phase {
         Phase::Open => PhaseV1::Open,
-        Phase::Begun(attempt) => PhaseV1::Begun(AttemptV1 {
+        Phase::Begun(attempt) => PhaseV1::Begun(Box::new(AttemptV1 {
             provider: attempt.provider.to_string(),
             state: attempt.state.0,
             cookie: attempt.cookie.0,
@@ -195,8 +199,9 @@ fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
             scopes: attempt.scopes.clone(),
             values: attempt.values.clone(),
             key: attempt.key.as_ref().map(Text::from),
+            temporary: attempt.temporary.as_ref().map(|pair| (Text::from(&pair.token), Text::from(&pair.secret))),
             parked: attempt.parked.as_ref().map(parked_to_wire),
-        }),
+        })),
         Phase::Exchanging { provider } => PhaseV1::Exchanging { provider: provider.to_string() },
         Phase::Granted(granted) => {
             let (key, connection) = connection_to_wire(&granted.connection)?;
@@ -261,6 +266,7 @@ fn phase_from_wire(phase: PhaseV1) -> Option<Phase> {
             scopes: attempt.scopes,
             values: attempt.values,
             key: attempt.key.map(Secret::from),
+            temporary: attempt.temporary.map(|(token, secret)| Pair { token: token.into(), secret: secret.into() }),
             parked: attempt.parked.map(parked_from_wire),
         })),
         PhaseV1::Exchanging { provider } => Phase::Exchanging { provider: provider.into() },
@@ -393,6 +399,7 @@ mod tests {
             scopes: vec!["a".into()],
             values: BTreeMap::from([("sub".into(), "acme".into())]),
             key: Some("k".into()),
+            temporary: Some(Pair { token: "t".into(), secret: "s".into() }),
             parked: Some(parked),
         };
         for phase in [

@@ -2,9 +2,10 @@
 //! set out. A link that was forwarded to somebody else ends here (RFC 9700 §4.7; THREATS row 22).
 
 use super::book::Found;
-use super::grant::{is_same_account, metadata_of};
+use super::grant::{is_same_account, metadata_of, value_names};
 use super::session::{Granted, Outcome, Phase};
 use super::{Connect, Revocation};
+use crate::oauth::REFRESH_EXPIRES_AT;
 use crate::store::{Connection, Expect, State, StoreError};
 
 /// How often a completion reads anew because another writer came between.
@@ -70,7 +71,12 @@ impl Connect {
                 if record.refresh_token.is_none() && is_unbound && is_same_account(&known.record, subject.as_ref()) {
                     record.refresh_token = known.record.refresh_token.clone();
                 }
-                record.metadata = metadata_of(Some(&known.record), &found.session.metadata, subject);
+                let names =
+                    self.live.snapshot().providers.get(&*key.provider).map(|registration| value_names(registration)).unwrap_or_default();
+                record.metadata = metadata_of(Some(&known.record), &found.session.metadata, subject, &names);
+                if granted.connection.refresh_token.is_some() && !granted.connection.metadata.contains_key(REFRESH_EXPIRES_AT) {
+                    record.metadata.remove(REFRESH_EXPIRES_AT);
+                }
                 (record.id, record.created_at, record.last_used_at) = (known.record.id, known.record.created_at, known.record.last_used_at);
             }
             let ended = Phase::Ended { provider: Some(key.provider.clone()), outcome: Outcome::Connected };

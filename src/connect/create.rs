@@ -161,6 +161,9 @@ pub(super) fn check_provider(snapshot: &Snapshot, id: &str) -> Result<(), String
     if registration.mint.is_some() {
         return Err(format!("nobody connects to `{id}`: its tokens are made, not granted"));
     }
+    if !is_connectable(registration) && registration.oauth1.is_some() {
+        return Err(format!("the provider `{id}` has no `request_token_url` or no `client_id`: it takes imported tokens alone"));
+    }
     if !is_connectable(registration) {
         return Err(format!("the provider `{id}` has no `authorize_url`, no `issuer` or no `client_id`: it takes imported tokens alone"));
     }

@@ -267,7 +267,8 @@ impl Connect {
                 let plain = codec::encode_device(&ended)?;
                 let session_key = key(DEVICES, &device.handle);
                 let session = SessionWrite { key: &session_key, expect: Expect::Version(version), value: Some(&plain) };
-                match self.records.land(&device.key, Some(&record), expect, &[], session).await {
+                let further = self.further(&device.key, gained, &metadata).await?;
+                match self.records.land(&device.key, Some(&record), expect, &further, session).await {
                     Err(StoreError::Conflict) => {}
                     Ok(()) => return Ok(record),
                     Err(_) if attempt < 5 => tokio::time::sleep(SAVE_PAUSE * 2u32.pow(attempt)).await,

@@ -36,6 +36,8 @@ pub(super) struct Gained {
     pub(super) learnt: BTreeMap<String, Value>,
     /// Whether the definition promises a refresh token.
     renewal_expected: bool,
+    /// The names of the registration's own values: what an earlier account left under them is not this one's.
+    names: Vec<Box<str>>,
     /// The further grants of the same reply, each with the account label that follows the first's.
     also: Vec<(Box<str>, Gained)>,
 }
@@ -49,6 +51,7 @@ impl Gained {
         learnt: BTreeMap<String, Value>,
     ) -> Self {
         let renewal_expected = registration.dialect.renewal.expected;
+        let names = value_names(registration);
         // A group of scopes is the further grant's where there is one of its name, else the first's like those of none (Q22, Q34).
         let further = std::mem::take(&mut grant.also);
         let of = |group: Option<&str>| in_group(registration, asked, group).into_iter().map(str::to_owned).collect::<Vec<_>>();
@@ -57,17 +60,19 @@ impl Gained {
         let asked = of(None).into_iter().chain(firsts.flat_map(|group| of(Some(group)))).collect();
         let also = further.into_iter().map(|(account, grant)| {
             let asked = of(Some(&account));
-            (account, Gained { grant, asked, began, learnt: learnt.clone(), renewal_expected: false, also: Vec::new() })
+            let (learnt, names) = (learnt.clone(), names.clone());
+            (account, Gained { grant, asked, began, learnt, renewal_expected: false, names, also: Vec::new() })
         });
         let also = also.collect();
-        Gained { grant, asked, began, learnt, renewal_expected, also }
+        Gained { grant, asked, began, learnt, renewal_expected, names, also }
     }
 
     /// A key or a password that a person typed: it does not end by itself.
     pub(super) fn typed(secret: Secret, token_type: &str, values: BTreeMap<String, String>) -> Self {
         let grant = Grant { access_token: secret, token_type: token_type.into(), ..Grant::default() };
         let learnt = values.into_iter().map(|(name, value)| (name, value.into())).collect();
-        Gained { grant, asked: Vec::new(), began: UnixMillis::default(), learnt, renewal_expected: false, also: Vec::new() }
+        let (asked, names, also) = (Vec::new(), Vec::new(), Vec::new());
+        Gained { grant, asked, began: UnixMillis::default(), learnt, renewal_expected: false, names, also }
     }
 }
 
@@ -88,6 +93,7 @@ impl Connect {
         let key = ConnectionKey::new(&registration.id, &session.end_user, &session.account);
         // With the session from here on, so that a completion that comes later finds them too.
         session.metadata.extend(gained.learnt.clone());
+        note_learnt(&mut session.metadata, &gained.grant, gained.began);
         let (metadata, completes) = (session.metadata.clone(), session.completes);
         let completion = (completes == Completes::App).then(random_token);
         for attempt in 0..SAVES_MAX {
@@ -145,16 +151,27 @@ impl Connect {
         let known = self.records.connection(key).await?;
         let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
         let record = record(key, known.map(|known| known.record).as_ref(), gained, metadata);
+        let further = self.further(key, gained, metadata).await?;
+        let ended = Phase::Ended { provider: Some(key.provider.clone()), outcome: Outcome::Connected };
+        self.write(found, ended, key, Some(&record), expect, &further).await?;
+        Ok(record)
+    }
+
+    /// The records of the further grants of the same reply.
+    pub(super) async fn further(
+        &self,
+        key: &ConnectionKey,
+        gained: &Gained,
+        metadata: &BTreeMap<String, Value>,
+    ) -> Result<Vec<(Connection, Expect)>, StoreError> {
         let mut further = Vec::new();
         for (account, gained) in &gained.also {
             let key = further_key(key, account);
             let known = self.records.connection(&key).await?;
             let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
-            further.push((self::record(&key, known.map(|known| known.record).as_ref(), gained, metadata), expect));
+            further.push((record(&key, known.map(|known| known.record).as_ref(), gained, metadata), expect));
         }
-        let ended = Phase::Ended { provider: Some(key.provider.clone()), outcome: Outcome::Connected };
-        self.write(found, ended, key, Some(&record), expect, &further).await?;
-        Ok(record)
+        Ok(further)
     }
 
     /// The grant is kept with the session. The record that shows it as pending stands only where there is no connection yet: an active one goes
@@ -210,14 +227,14 @@ impl Connect {
 
 /// The record of what was gained. A connection that is made anew stays the same one: its id, its birthday and what the app left with it.
 pub(super) fn record(key: &ConnectionKey, known: Option<&Connection>, gained: &Gained, metadata: &BTreeMap<String, Value>) -> Connection {
-    let Gained { grant, asked, began, renewal_expected, .. } = gained;
+    let Gained { grant, asked, began, renewal_expected, names, .. } = gained;
     let scopes = grant.scopes.clone().unwrap_or_else(|| asked.clone());
     let missing_scopes = asked.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
     let subject = grant.subject.as_deref().map(Value::from);
     // One that is bound to the key before is no good with this one.
     let kept =
         known.filter(|known| grant.key.is_none() && is_same_account(known, subject.as_ref())).and_then(|known| known.refresh_token.clone());
-    let mut all_metadata = metadata_of(known, metadata, subject);
+    let mut all_metadata = metadata_of(known, metadata, subject, names);
     note_learnt(&mut all_metadata, grant, *began);
     let refresh_token = grant.refresh_token.clone().or(kept);
     // Said where an operator looks, for the definition promises otherwise (Q20).
@@ -249,9 +266,21 @@ pub(super) fn is_same_account(known: &Connection, subject: Option<&Value>) -> bo
     subject.is_some() && known.metadata.get("sub") == subject
 }
 
-/// What the app left with the connection, now and before, and whose account it is. Without a proof of that, an older one says nothing.
-pub(super) fn metadata_of(known: Option<&Connection>, new: &BTreeMap<String, Value>, subject: Option<Value>) -> BTreeMap<String, Value> {
+/// The names of the values that a registration asks for or learns.
+pub(super) fn value_names(registration: &Registration) -> Vec<Box<str>> {
+    registration.dialect.value_names().into_iter().map(|(name, _)| name.into()).collect()
+}
+
+/// What the app left with the connection, now and before, and whose account it is. Without a proof of that, an older one says nothing, and
+/// neither do the registration's own values (`names`) that were learnt of it.
+pub(super) fn metadata_of(
+    known: Option<&Connection>,
+    new: &BTreeMap<String, Value>,
+    subject: Option<Value>,
+    names: &[Box<str>],
+) -> BTreeMap<String, Value> {
     let mut all = known.map(|known| known.metadata.clone()).unwrap_or_default();
+    all.retain(|name, _| !names.iter().any(|own| **own == **name));
     all.extend(new.clone());
     all.remove("sub");
     all.extend(subject.map(|subject| ("sub".to_owned(), subject)));

@@ -19,6 +19,7 @@ pub mod device;
 mod grant;
 mod inputs;
 pub mod links;
+mod oauth1;
 pub mod session;
 mod sweep;
 
@@ -169,7 +170,10 @@ impl Drop for UnderWay {
 
 /// Whether an end user can connect to it by a page: those whose tokens nobody grants cannot.
 pub fn is_connectable(registration: &Registration) -> bool {
-    let consents = registration.mint.is_none() && (registration.authorize_url.is_some() || registration.issuer.is_some());
+    let consents = match &registration.oauth1 {
+        Some(oauth1) => oauth1.request_token_url.is_some() && registration.authorize_url.is_some() && registration.token_url.is_some(),
+        None => registration.mint.is_none() && (registration.authorize_url.is_some() || registration.issuer.is_some()),
+    };
     registration.off.is_none() && (consents && !registration.client_id.is_empty() || registration.asks != Asks::Consent)
 }
 

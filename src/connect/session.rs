@@ -3,6 +3,7 @@
 use crate::base::clock::UnixMillis;
 use crate::base::ids::{random_id, random_token};
 use crate::base::secret::Secret;
+use crate::oauth::Pair;
 use crate::store::Connection;
 use aws_lc_rs::digest;
 use serde_json::Value;
@@ -105,6 +106,8 @@ pub struct Attempt {
     pub values: BTreeMap<String, String>,
     /// What the tokens will be bound to, made for this attempt (RFC 9449).
     pub key: Option<Secret>,
+    /// OAuth 1.0a's temporary credentials (RFC 5849 §2.1), of whose token `state` is the digest. None for OAuth 2.0.
+    pub temporary: Option<Pair>,
     /// An answer that came by a form POST, which carries no cookie: kept until the same browser fetches it.
     pub parked: Option<Parked>,
 }

@@ -52,7 +52,8 @@ pub struct Grant {
     pub learnt: BTreeMap<String, Value>,
     /// A value without which there is no connection, by its name in the definition, and the reply did not hold it.
     pub lacking: Option<Box<str>>,
-    /// What the token is bound to, in the form that its connection keeps: its own key, where the registration is one of `dpop`.
+    /// What signs with the access token, in the form that its connection keeps: OAuth 1.0a's token secret, or the key that a token is bound to
+    /// (`dpop`).
     pub key: Option<Secret>,
     /// Further grants of the same reply, by the account label that follows the first's.
     pub also: Vec<(Box<str>, Grant)>,

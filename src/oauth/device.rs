@@ -2,6 +2,7 @@
 
 use super::discovery::Endpoint;
 use super::form::{Pairs, put, put_resources};
+use super::life::seconds;
 use super::refusal;
 use super::reply::{self, Members};
 use super::shape::Call;
@@ -140,7 +141,7 @@ fn code(members: Members, reg: &Registration) -> Result<DeviceCode, &'static str
     };
     // It becomes a link on a page: nothing but a web address.
     let link = |name: &str| text(name).filter(|text| text.parse::<Url>().is_ok_and(|url| matches!(url.scheme(), "https" | "http")));
-    let span = |name: &str| member(name).and_then(reply::seconds).map(Duration::from_secs);
+    let span = |name: &str| member(name).and_then(seconds).map(Duration::from_secs);
     Ok(DeviceCode {
         device_code: text("device_code").ok_or("no device code")?.into(),
         user_code: text("user_code").ok_or("no user code")?,

@@ -90,7 +90,7 @@ impl TokenClient {
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, TokenError> {
         let (mut head, body) = request.into_parts();
-        let around = Around { now: self.clock.now(), tls: head.uri.scheme_str() != Some("http"), server: 0, body: None };
+        let around = Around { now: self.clock.now(), tls: head.uri.scheme_str() != Some("http"), private: true, server: 0, form: None };
         scheme
             .attach(credential, prepared, &mut head, || around)
             .map_err(|_| TokenError::unusable(200, "a token that cannot be attached", None))?;

@@ -4,10 +4,11 @@
 //! Everything here is bounded by the fetch's limit on a body, and nothing of a body goes into an error.
 
 use super::error::TokenError;
+use super::life::{seconds, span, until};
 use super::refusal::{self, Refusal};
 use super::values::captured;
 use crate::base::clock::UnixMillis;
-use crate::provider::{Path, Registration, Unit};
+use crate::provider::{Path, Registration};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -18,9 +19,6 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// An id token goes on no request; one with every group of its user is longer than any other token.
 const ID_TOKEN_BYTES_MAX: usize = 64 * 1024;
-
-/// A century: longer lives are "never" in all but name, and sums with them stay in range.
-const EXPIRES_IN_S_MAX: u64 = 100 * 365 * 24 * 3600;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Reply {
@@ -213,54 +211,6 @@ fn checked(token: &str) -> Result<&str, &'static str> {
     Ok(token)
 }
 
-/// Seconds as a number or text, whole or not. Zero and less, and what cannot be read, is "not told" (Q38, Q39), never "already expired".
-pub(super) fn seconds(value: &Value) -> Option<u64> {
-    span(value, Unit::Seconds)
-}
-
-/// The same in another unit (Q41).
-fn span(value: &Value, unit: Unit) -> Option<u64> {
-    let number = number(value)?
-        * match unit {
-            Unit::Seconds => 1.0,
-            Unit::Milliseconds => 0.001,
-            Unit::Minutes => 60.0,
-        };
-    if !number.is_finite() || number <= 0.0 {
-        return None;
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "positive and finite; `as` saturates, and the limit is far below"
-    )]
-    let whole = number.max(1.0) as u64;
-    Some(whole.min(EXPIRES_IN_S_MAX))
-}
-
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse::<f64>().ok(),
-        _ => None,
-    }
-}
-
-/// The seconds until a moment: RFC 3339, or seconds or milliseconds since 1970 (Q42). One that has passed is a second away: the token is due.
-fn until(moment: &Value, now: UnixMillis) -> Option<u64> {
-    let at = match number(moment) {
-        // Seconds of the year 5138, milliseconds of 1973.
-        Some(number) if number > 0.0 && number < 1e11 => number * 1000.0,
-        Some(number) if number > 0.0 => number,
-        Some(_) => return None,
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below the limit")]
-        None => UnixMillis::from_rfc3339(moment.as_str()?.trim())?.0 as f64,
-    };
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below the limit")]
-    let left = (at - now.0 as f64) / 1000.0;
-    span(&left.max(1.0).into(), Unit::Seconds)
-}
-
 /// Scopes as a text holds them, by the registration's separator.
 pub fn split_scopes(reg: &Registration, text: &str) -> Vec<String> {
     scopes(&Value::from(text), reg)
@@ -289,6 +239,7 @@ fn scopes(value: &Value, reg: &Registration) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oauth::life::EXPIRES_IN_S_MAX;
     use crate::oauth::tests::{START, registration};
     use proptest::prelude::*;
 

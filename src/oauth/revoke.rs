@@ -4,7 +4,7 @@ use super::client::{Client, json_ok, proving};
 use super::discovery::{Endpoint, allowed};
 use super::error::TokenError;
 use super::form::{Pairs, put};
-use super::refusal::Refusal;
+use super::refusal::{Meaning, Refusal};
 use super::reply::{self, Reply};
 use super::shape::Call;
 use super::values::Values;
@@ -79,7 +79,9 @@ impl TokenClient {
         match reply::read(status, response.body(), call.reg, self.clock.now()) {
             Reply::Refused(Refusal { code: Some("unsupported_token_type"), .. }) => Err(RevokeFault::Unsupported),
             // A grant that is dead already is what the caller wanted.
-            Reply::Refused(Refusal { code: Some("invalid_grant" | "token_revoked"), .. }) => Ok(json_ok("{}".to_owned())),
+            Reply::Refused(
+                Refusal { code: Some("invalid_grant" | "token_revoked"), .. } | Refusal { rule: Some((Meaning::EndsGrant, _)), .. },
+            ) => Ok(json_ok("{}".to_owned())),
             _ if status == 400 && says_invalid_token(response.body()) => Ok(json_ok("{}".to_owned())),
             Reply::Refused(refusal) => Err(RevokeFault::Failed(TokenError::refused(status, refusal, retry_after))),
             Reply::Granted(_) => Err(RevokeFault::Failed(TokenError::unusable(status, "an odd body", retry_after))),

@@ -184,6 +184,7 @@ pub(crate) fn registration(base: &str) -> Registration {
         keep_alive: None,
         verified: Verified::Full,
         proofs: Default::default(),
+        oauth1: None,
         dialect: Default::default(),
     }
 }

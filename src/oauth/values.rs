@@ -1,10 +1,10 @@
 //! What the texts and URLs of a call may name: the client's own facts, the request's standard parameters, and one connection's values.
 //!
-//! A value that comes to stand in a URL is checked here once more by its [`Kind`], whoever put it into the metadata: only what the definition
+//! A value that comes to stand in a URL is checked here once more by its kind, whoever put it into the metadata: only what the definition
 //! lists may choose a host, and nothing else leaves the place in path or query that was meant for it.
 
 use crate::base::secret::Secret;
-use crate::provider::{EndpointUrl, From, Kind, Registration};
+use crate::provider::{EndpointUrl, From, Registration};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -78,35 +78,17 @@ impl<'a> Named<'a> {
         self.values.callback.iter().find(|(name, _)| name == param).map(|(_, value)| value.as_str().into())
     }
 
-    /// As it may stand in a URL, before it is escaped for its place there.
+    /// As it may stand in a URL, before it is escaped for its place there: a declared value is what its kind would keep.
     fn in_url(&self, name: &str) -> Option<Cow<'a, str>> {
         let text = self.text(name)?;
-        match kind_of(self.reg, name) {
-            Some(kind) if kind.fits_host() => stands(kind, &text).then_some(text),
-            _ => Some(text),
-        }
+        let mut kinds = self.reg.dialect.kinds(name).peekable();
+        let stands = kinds.peek().is_none() || kinds.any(|kind| kind.keep(&text).as_deref() == Some(&*text));
+        stands.then_some(text)
     }
 
     /// The endpoint's URL for this connection.
     pub(super) fn url(&self, url: &EndpointUrl) -> Option<Url> {
         url.url(|name| self.in_url(name))
-    }
-}
-
-/// What the definition says a value is.
-fn kind_of<'r>(reg: &'r Registration, name: &str) -> Option<&'r Kind> {
-    let dialect = &reg.dialect;
-    let input = dialect.inputs.iter().find(|input| *input.name == *name).map(|input| &input.kind);
-    let captures = || dialect.metadata.iter().chain(dialect.lookups.iter().flat_map(|lookup| &lookup.metadata));
-    input.or_else(|| captures().find(|capture| *capture.name == *name).map(|capture| &capture.kind))
-}
-
-/// Whether a kept value is one that its kind would have kept.
-fn stands(kind: &Kind, kept: &str) -> bool {
-    match kind {
-        // Learnt as a URL, kept as its authority.
-        Kind::Origin(_) => kind.check(&format!("https://{kept}")).as_deref() == Some(kept),
-        _ => kind.check(kept).as_deref() == Some(kept),
     }
 }
 
@@ -143,7 +125,7 @@ pub(super) fn capture(captures: &[crate::provider::Capture], answer: &Value) -> 
 mod tests {
     use super::*;
     use crate::oauth::tests::registration;
-    use crate::provider::{Capture, Filled, Input, Path};
+    use crate::provider::{Capture, Filled, Input, Kind, Path};
     use serde_json::json;
 
     fn with_values() -> Registration {

@@ -6,6 +6,7 @@ mod dialect;
 mod endpoint;
 mod hosts;
 mod key;
+mod oauth1;
 mod place;
 mod proofs;
 mod text;
@@ -18,6 +19,7 @@ pub use dialect::{
 pub use endpoint::{EndpointUrl, in_url};
 pub use hosts::TokenHost;
 pub use key::{JwtKey, KeyFault};
+pub use oauth1::OAuth1;
 pub use place::{Capture, From, Input, Kind, Lookup};
 pub use proofs::{Proofs, SecretJwt};
 pub use text::{Filled, FilledFault};
@@ -190,6 +192,8 @@ pub struct Registration {
     pub verified: Verified,
     /// Keys and certificates that the client and its tokens are proved by.
     pub proofs: Proofs,
+    /// There where the provider speaks OAuth 1.0a; `authorize_url` and `token_url` are that protocol's then.
+    pub oauth1: Option<OAuth1>,
     /// Where the provider departs from the RFCs.
     pub dialect: Dialect,
 }

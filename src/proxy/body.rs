@@ -1,17 +1,20 @@
 //! The request body on its way upstream: streamed, counted against `max_body`, and recorded while it is short enough to be replayed.
 
 use super::error::ProxyError;
+use crate::attach::oauth1;
 use crate::config::Route;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::TRANSFER_ENCODING;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::time::Instant;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -44,6 +47,17 @@ pub struct Upload {
     progress: Cell<Instant>,
     /// `None` once the body grew past what may be replayed.
     record: RefCell<Option<Vec<Bytes>>>,
+}
+
+impl OutBody {
+    /// The bytes that will be sent, where all of them are here in one piece.
+    pub(super) fn as_whole(&self) -> Option<&[u8]> {
+        match self {
+            OutBody::Empty => Some(&[]),
+            OutBody::Replay { parts, .. } if parts.len() < 2 => Some(parts.front().map_or(&[][..], |part| part)),
+            OutBody::Replay { .. } | OutBody::Stream { .. } => None,
+        }
+    }
 }
 
 impl Upload {
@@ -86,6 +100,51 @@ impl Upload {
         }
         Ok(())
     }
+}
+
+/// Takes a form whole, because the attach scheme signs it: what was read here is what is sent, in one piece.
+///
+/// # Errors
+/// `body-too-large` over the route's `max_signed_body` or `max_body`; `bad-request` when it breaks off, stands still for `first_byte`, or holds
+/// a parameter that is the protocol's own.
+pub(super) async fn whole_form(mut incoming: Incoming, route: &Route) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
+    let max = route.body_max.unwrap_or(u64::MAX).min(route.signed_body_max as u64);
+    let length = incoming.size_hint().exact();
+    if length.is_some_and(|length| length > max) {
+        return Err(ProxyError::BodyTooLarge { max });
+    }
+    let mut bytes = Vec::with_capacity(length.and_then(|length| usize::try_from(length).ok()).unwrap_or_default());
+    let still = route.timeouts.first_byte.unwrap_or(Duration::MAX);
+    loop {
+        let next = tokio::time::timeout(still, incoming.frame()).await;
+        let frame = match next.map_err(|_| ProxyError::BadRequest("the request body stood still"))? {
+            None => break,
+            Some(frame) => frame.map_err(|_| ProxyError::BadRequest("the request body broke off"))?,
+        };
+        // A form has no trailers.
+        let part = frame.into_data().unwrap_or_default();
+        if bytes.len() as u64 + part.len() as u64 > max {
+            return Err(ProxyError::BodyTooLarge { max });
+        }
+        bytes.extend_from_slice(&part);
+    }
+    if oauth1::holds_protocol(&bytes) {
+        return Err(ProxyError::BadRequest("the form holds a parameter of OAuth's own (`oauth_…`), which Attaché alone may say"));
+    }
+    if bytes.is_empty() {
+        return Ok((OutBody::Empty, None));
+    }
+    let parts = VecDeque::from([Bytes::from(bytes)]);
+    let upload = Rc::new(Upload {
+        body_max: None,
+        record_max: usize::MAX,
+        seen: Cell::new(0),
+        done: Cell::new(false),
+        too_large: Cell::new(false),
+        progress: Cell::new(Instant::now()),
+        record: RefCell::new(Some(parts.iter().cloned().collect())),
+    });
+    Ok((OutBody::Replay { parts, upload: Rc::clone(&upload) }, Some(upload)))
 }
 
 /// Takes the client's body: the body to send, and its progress where there is one at all.

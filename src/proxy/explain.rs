@@ -99,5 +99,6 @@ pub fn scheme_words(scheme: &Scheme) -> String {
         Scheme::Query(name) => format!("{{query: {name}}}"),
         Scheme::Basic => "basic".to_owned(),
         Scheme::Dpop => "dpop".to_owned(),
+        Scheme::OAuth1(_) => "oauth1".to_owned(),
     }
 }

@@ -6,7 +6,7 @@ use super::error::ProxyError;
 use super::expired::{self, Held};
 use super::relay::{ProxyBody, Relay};
 use super::{Target, View, headers, nonce};
-use crate::attach::{Around, Place};
+use crate::attach::{Around, Needs, Place, oauth1};
 use crate::base::clock::Clock;
 use crate::config::{RouteOrigin, Timeouts};
 use crate::identity::EndUser;
@@ -14,8 +14,9 @@ use crate::token::{Own, OwnFault, Token};
 use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendFault, Stage};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -42,6 +43,28 @@ impl Call<'_> {
         let own = token.own(provider);
         own.meets(&route.needs).map_err(|fault| self.unusable(fault))?;
         Ok(Some(own))
+    }
+
+    /// Where it goes. Borrowed where the route says it, for the count of a shared `Arc` is written by all workers.
+    fn origin(&self, own: Option<&Own>) -> Result<Cow<'_, Arc<Origin>>, ProxyError> {
+        match (&self.target.route.origin, own) {
+            (RouteOrigin::Fixed(origin), _) => Ok(Cow::Borrowed(origin)),
+            (RouteOrigin::PerConnection(template), Some(own)) => own.origin(template).map(Cow::Owned).map_err(|fault| self.unusable(fault)),
+            (RouteOrigin::PerConnection(_), None) => Err(ProxyError::Internal("a host of a connection's without one".to_owned())),
+        }
+    }
+
+    /// Whether it goes upstream with a form: by the headers that are really sent, for a route may set their kind.
+    pub(super) fn sends_form(&self, token: Option<&Token>) -> Result<bool, ProxyError> {
+        let own = self.own(token)?;
+        let origin = self.origin(own.as_deref())?;
+        let with_own = own.as_deref().map(|own| self.target.with(own));
+        Ok(oauth1::is_form(&self.headers(with_own.as_ref().unwrap_or(self.target), &origin)?))
+    }
+
+    fn headers(&self, target: &Target<'_>, origin: &Origin) -> Result<HeaderMap, ProxyError> {
+        headers::outgoing(self.view, self.cx, &self.head.headers, target, origin)
+            .map_err(|_| ProxyError::BadPath("a part of it cannot stand in a header that the route sets"))
     }
 
     fn unusable(&self, fault: OwnFault) -> ProxyError {
@@ -74,15 +97,7 @@ pub(super) async fn forward(
     loop {
         // Anew for each token: a newer one may be of a connection that was made again since.
         let own = call.own(token.as_deref())?;
-        let own_origin;
-        let origin = match (&route.origin, &own) {
-            (RouteOrigin::Fixed(origin), _) => origin,
-            (RouteOrigin::PerConnection(template), Some(own)) => {
-                own_origin = own.origin(template).map_err(|fault| call.unusable(fault))?;
-                &own_origin
-            }
-            (RouteOrigin::PerConnection(_), None) => return Err(ProxyError::Internal("a host of a connection's without one".to_owned())),
-        };
+        let origin = &*call.origin(own.as_deref())?;
         let request = build(&call, (token.as_deref(), own.as_deref()), origin, body)?;
         match exchange(pool, origin, &route.timeouts, deadline, request, upload.as_deref()).await {
             Ok((mut response, lease)) => {
@@ -172,17 +187,23 @@ fn build(
         _ => None,
     };
     let mut text = String::with_capacity(128);
-    route.rewrite.apply(&target.captures, target.query, attach_query, &mut text);
+    let client_query = match route.signs_form() {
+        true => target.query.map(oauth1::without_protocol),
+        false => target.query.map(Cow::Borrowed),
+    };
+    route.rewrite.apply(&target.captures, client_query.as_deref(), attach_query, &mut text);
     let path =
         PathAndQuery::from_maybe_shared(Bytes::from(text)).map_err(|_| ProxyError::BadPath("it does not fit in the upstream's URL"))?;
     let mut request = Request::new(body);
     *request.method_mut() = call.head.method.clone();
     *request.uri_mut() = Uri::from(path);
-    *request.headers_mut() = headers::outgoing(call.view, call.cx, &call.head.headers, target, origin)
-        .map_err(|_| ProxyError::BadPath("a part of it cannot stand in a header that the route sets"))?;
+    *request.headers_mut() = call.headers(target, origin)?;
     if let Some(token) = token {
         let (mut head, body) = request.into_parts();
-        let around = || Around { now: call.clock.now(), tls: origin.tls, server: origin.id.0, body: None };
+        // What is signed is what the body's own bytes are, whoever else may have read its kind otherwise before.
+        let form = (route.attach.needs() == Needs::Form && oauth1::is_form(&head.headers)).then(|| body.as_whole()).flatten();
+        let (now, server) = (call.clock.now(), origin.id.0);
+        let around = || Around { now, tls: origin.tls, private: origin.tls || origin.is_loopback(), server, form };
         let attached = route.attach.attach(&token.credential, &token.prepared, &mut head, around);
         attached.map_err(|failed| ProxyError::Internal(failed.to_string()))?;
         request = Request::from_parts(head, body);

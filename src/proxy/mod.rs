@@ -147,9 +147,12 @@ impl Proxy {
             Some(who) => Some(self.token(who, cx).await?),
             None => None,
         };
-        let (outgoing, upload) = body::prepare(incoming, &head.headers, target.route)?;
-        let call =
-            forward::Call { view, cx, head, target: &target, end_user: who.and_then(|who| who.end_user), clock: self.keeper.clock() };
+        let end_user = who.and_then(|who| who.end_user);
+        let call = forward::Call { view, cx, head, target: &target, end_user, clock: self.keeper.clock() };
+        let (outgoing, upload) = match target.route.signs_form() && call.sends_form(token.as_deref())? {
+            true => body::whole_form(incoming, target.route).await?,
+            false => body::prepare(incoming, &head.headers, target.route)?,
+        };
         let rejected = async |used: &Arc<Token>| match who {
             Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,
             None => None,

@@ -1,7 +1,7 @@
 //! What holds of matching and rewriting together, whatever the routes and the requests (THREATS rows 5, 6, 8, 42).
 
 use super::pattern::Segment;
-use super::{Found, Pattern, Rewrite, Table, path};
+use super::{Extras, Found, Names, Pattern, Rewrite, Table, path};
 use http::Method;
 use percent_encoding::percent_decode_str;
 use proptest::prelude::*;
@@ -93,6 +93,33 @@ proptest! {
             let rest = path.split_once('/').map_or("", |(_, rest)| rest);
             prop_assert_eq!(&added[0].1, &percent_decode_str(rest).decode_utf8_lossy());
         }
+    }
+
+    /// A connection's value is nobody's word on the path or the query but for the place that it stands in.
+    #[test]
+    fn no_value_leaves_its_place(
+        value in "(/|\\.|\\.\\.|;|&|=|\\?|#|%|%2e|%2F|\\\\|a| |\u{e9}|\\+){1,6}",
+        rest in HOSTILE,
+        template in "/api/(x|;|\\{v\\}|\\{rest\\}|/){1,5}",
+    ) {
+        let names = Names { captures: &["rest"], values: &[("v", None)] };
+        let Ok(rewrite) = Rewrite::parse(&format!("{template}?q={{v}}"), &[("d".into(), "{v}".into())], &[], names) else { return Ok(()) };
+        let extras = Extras::new([("v", value.as_str().into())]).with_query(&[("e".into(), value.clone())], &[("s".into(), value.clone())]);
+        if !rewrite.needs().all(|need| extras.meets(&need)) {
+            return Ok(());
+        }
+        let target = format!("/{rest}");
+        prop_assume!(path::check(&target).is_ok());
+        let table = Table::build(vec![(Pattern::parse("/{*rest}").expect("a match"), ())]).expect("one route");
+        let Found::Route { captures, .. } = table.find(&Method::GET, None, &target) else { return Ok(()) };
+        let mut out = String::new();
+        rewrite.apply(&captures.with(&extras), None, None, &mut out);
+        let (path, query) = out.split_once('?').expect("a query");
+        prop_assert!(walked(path).starts_with("/api"), "{template} {value}: {out}");
+        prop_assert_eq!(path::check(path), Ok(()), "{} {}: {}", template, value, out);
+        let sent: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let expected: Vec<_> = ["q", "d", "e", "s"].iter().map(|name| ((*name).to_owned(), value.clone())).collect();
+        prop_assert_eq!(sent, expected);
     }
 }
 

@@ -5,11 +5,11 @@ use crate::base::ids::random_token;
 use crate::sandbox::core::Core;
 use crate::sandbox::form::Form;
 use crate::sandbox::grants::{Approval, is_pkce_text};
-use crate::sandbox::pages;
 use crate::sandbox::refused::Refused;
 use crate::sandbox::respond::{Answer, bare, method_not_allowed, no_store, set};
 use crate::sandbox::settings::Settings;
 use crate::sandbox::token::asked_scopes;
+use crate::sandbox::{oauth1, pages};
 use http::header::LOCATION;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -28,6 +28,14 @@ const USER_BYTES_MAX: usize = 256;
 pub(super) struct Asked {
     pub(super) approval: Approval,
     state: Option<String>,
+    /// OAuth 1.0a's temporary token, where it is that protocol's request.
+    temporary: Option<String>,
+}
+
+impl Asked {
+    pub(super) fn of_oauth1(approval: Approval, token: String) -> Self {
+        Asked { approval, state: None, temporary: Some(token) }
+    }
 }
 
 /// The requests whose consent pages lie open. A ticket is what binds a decision to the page it was made on, so no other page can decide.
@@ -35,7 +43,7 @@ pub(super) struct Asked {
 pub(super) struct Tickets(HashMap<String, (Asked, UnixMillis)>);
 
 impl Tickets {
-    fn add(&mut self, asked: Asked, now: UnixMillis) -> String {
+    pub(super) fn add(&mut self, asked: Asked, now: UnixMillis) -> String {
         if self.0.len() >= TICKETS_MAX {
             self.0.retain(|_, (_, since)| now.since(*since) < TICKET_LIFE);
         }
@@ -144,7 +152,7 @@ fn check(settings: &Settings, form: &Form) -> Result<Asked, Fault> {
     let scopes = asked_scopes(settings, form.get("scope")).map_err(|why: Refused| fault(why.code(), &why.to_string()))?;
     let approval =
         Approval { client_id: client.id.clone(), redirect_uri: redirect_uri.to_owned(), scopes, challenge: challenge.map(str::to_owned) };
-    Ok(Asked { approval, state })
+    Ok(Asked { approval, state, temporary: None })
 }
 
 fn decide(core: &Core, form: &Form) -> Answer {
@@ -152,8 +160,11 @@ fn decide(core: &Core, form: &Form) -> Answer {
         return pages::problem(StatusCode::BAD_REQUEST, "This page has expired, or was used before. Start again from the app.");
     };
     match (form.get("decision"), chosen_user(form)) {
-        (Some("allow"), Some(user)) => approve(core, &asked, user),
         (Some("allow"), None) => pages::problem(StatusCode::BAD_REQUEST, "No user was chosen. Start again from the app."),
+        (decision, user) if let Some(token) = &asked.temporary => {
+            oauth1::decide(core, &asked, token, user.filter(|_| decision == Some("allow")))
+        }
+        (Some("allow"), Some(user)) => approve(core, &asked, user),
         _ => {
             let denied = [("error", "access_denied"), ("error_description", "the user said no")];
             send_back(core, &asked.approval.redirect_uri, asked.state.as_deref(), &denied)
@@ -183,9 +194,18 @@ fn send_back(core: &Core, redirect_uri: &str, state: Option<&str>, pairs: &[(&st
         query.append_pair("state", state);
     }
     query.append_pair("iss", &core.issuer);
+    to(redirect_uri, &query.finish())
+}
+
+/// 303 to a redirect URI with these parameters.
+pub(super) fn send_to(redirect_uri: &str, pairs: &[(&str, &str)]) -> Answer {
+    to(redirect_uri, &form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish())
+}
+
+fn to(redirect_uri: &str, query: &str) -> Answer {
     let joint = if redirect_uri.contains('?') { '&' } else { '?' };
     let mut response = bare(StatusCode::SEE_OTHER);
-    set(response.headers_mut(), LOCATION, &format!("{redirect_uri}{joint}{}", query.finish()));
+    set(response.headers_mut(), LOCATION, &format!("{redirect_uri}{joint}{query}"));
     no_store(response)
 }
 
@@ -228,7 +248,7 @@ mod tests {
     #[test]
     fn open_pages_have_a_limit_and_an_end() {
         let approval = Approval { client_id: "app".into(), redirect_uri: String::new(), scopes: Vec::new(), challenge: None };
-        let asked = || Asked { approval: approval.clone(), state: None };
+        let asked = || Asked { approval: approval.clone(), state: None, temporary: None };
         let mut tickets = Tickets::default();
         let first = tickets.add(asked(), UnixMillis(1));
         let late = tickets.add(asked(), UnixMillis(2));

@@ -5,6 +5,7 @@ use crate::sandbox::authorize::Tickets;
 use crate::sandbox::device::Devices;
 use crate::sandbox::grants::Grants;
 use crate::sandbox::library::Library;
+use crate::sandbox::oauth1;
 use crate::sandbox::settings::{FailToken, Settings};
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -57,6 +58,7 @@ pub(super) struct Core {
     grants: Mutex<Grants>,
     tickets: Mutex<Tickets>,
     devices: Mutex<Devices>,
+    oauth1: Mutex<oauth1::State>,
 }
 
 impl Core {
@@ -71,6 +73,7 @@ impl Core {
             grants: Mutex::default(),
             tickets: Mutex::default(),
             devices: Mutex::default(),
+            oauth1: Mutex::default(),
         }
     }
 
@@ -101,6 +104,10 @@ impl Core {
 
     pub(super) fn devices(&self) -> MutexGuard<'_, Devices> {
         lock(&self.devices)
+    }
+
+    pub(super) fn oauth1(&self) -> MutexGuard<'_, oauth1::State> {
+        lock(&self.oauth1)
     }
 
     /// The canned answer that the token endpoint must give now, if any.

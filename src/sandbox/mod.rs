@@ -11,6 +11,7 @@ mod device;
 mod form;
 mod grants;
 mod library;
+mod oauth1;
 mod pages;
 mod photos;
 mod picture;
@@ -89,6 +90,13 @@ impl Sandbox {
         issue(&self.core, Some(client_id), user, Some(scopes))
     }
 
+    /// An OAuth 1.0a token and its secret for `user` at the first client, as if the user had just allowed it.
+    pub fn issue_oauth1(&self, user: &str) -> Option<(Secret, Secret)> {
+        let settings = self.core.settings();
+        let client = settings.clients.first()?;
+        Some(self.core.oauth1().issue(&client.id, user))
+    }
+
     /// The ids of a user's photos, in the order of the list.
     pub fn photo_ids(&self, user: &str) -> Vec<String> {
         self.core.library.photos(user).into_iter().map(|photo| photo.id).collect()
@@ -109,6 +117,7 @@ impl Sandbox {
 
     /// Ends every grant of `user`, as if they had been revoked at the provider; says how many that were.
     pub fn revoke_user(&self, user: &str) -> usize {
+        self.core.oauth1().end_user(user);
         self.core.grants().end_user(user)
     }
 

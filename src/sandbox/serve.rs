@@ -3,7 +3,7 @@
 use crate::sandbox::core::Core;
 use crate::sandbox::respond::{Answer, Hangup, api_error, json, method_not_allowed};
 use crate::sandbox::token::DEVICE_GRANT;
-use crate::sandbox::{STOP_WITHIN, api, authorize, control, device, pages, token};
+use crate::sandbox::{STOP_WITHIN, api, authorize, control, device, oauth1, pages, token};
 use http::header::{HOST, HeaderName};
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -81,6 +81,9 @@ async fn handle(core: &Core, request: Request<Incoming>) -> Result<Answer, Hangu
     if let Some(rest) = path.strip_prefix("/v1/") {
         return api::call(core, request, rest).await;
     }
+    if let Some(rest) = path.strip_prefix("/oauth1/").filter(|rest| *rest != "authorize") {
+        return oauth1::call(core, request, rest).await;
+    }
     if path == "/token" {
         return token::token(core, request).await;
     }
@@ -89,7 +92,9 @@ async fn handle(core: &Core, request: Request<Incoming>) -> Result<Answer, Hangu
     }
     Ok(match path.as_str() {
         "/" => pages::home(&core.issuer),
-        "/authorize" => authorize::authorize(core, request).await,
+        "/oauth1/authorize" if *request.method() != Method::POST => return oauth1::call(core, request, "authorize").await,
+        // One form decides for both protocols.
+        "/authorize" | "/oauth1/authorize" => authorize::authorize(core, request).await,
         "/revoke" => token::revoke(core, request).await,
         "/introspect" => token::introspect(core, request).await,
         "/device_authorization" => device::begin(core, request).await,

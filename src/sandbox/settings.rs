@@ -105,7 +105,12 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let redirects = ["http://127.0.0.1:7071/oauth/callback/sandbox", "http://localhost:7071/oauth/callback/sandbox"];
+        let redirects = [
+            "http://127.0.0.1:7071/oauth/callback/sandbox",
+            "http://localhost:7071/oauth/callback/sandbox",
+            "http://127.0.0.1:7071/oauth/callback/sandbox-oauth1",
+            "http://localhost:7071/oauth/callback/sandbox-oauth1",
+        ];
         Settings {
             bind: (Ipv4Addr::LOCALHOST, 7080).into(),
             clients: vec![Client::new(Self::DEV_CLIENT_ID, Some(Self::DEV_CLIENT_SECRET), &redirects)],

@@ -13,12 +13,13 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "provider",
     "end_user",
     "account",
     "access_token",
     "refresh_token",
+    "token_secret",
     "token_type",
     "expires_at",
     "scopes",
@@ -62,11 +63,22 @@ pub fn parse_line(fields: Map<String, Value>, now: UnixMillis) -> Result<Connect
     if typed.is_some() && (access_token.is_some() || refresh_token.is_some()) {
         return Err("an `api_key` or a `username` with its `password` stands instead of tokens, not beside them".to_owned());
     }
+    let token_secret = token(&fields, "token_secret")?;
+    if token_secret.is_some() && access_token.is_none() {
+        return Err("`token_secret` signs with an `access_token` (OAuth 1.0a), which is missing".to_owned());
+    }
     let key = dpop_key(&fields)?;
     if key.is_some() && typed.is_some() {
         return Err("`dpop_key` is what a token is bound to, and an `api_key` or a password is bound to none".to_owned());
     }
-    let typed_as = if key.is_some() { BOUND } else { typed_as };
+    if key.is_some() && token_secret.is_some() {
+        return Err("`dpop_key` and `token_secret` do not go together".to_owned());
+    }
+    let typed_as = match (&key, &token_secret) {
+        (Some(_), _) => BOUND,
+        (None, Some(_)) => "OAuth1",
+        (None, None) => typed_as,
+    };
     let access_token = access_token.or(typed);
     if access_token.is_none() && refresh_token.is_none() {
         return Err("one of `access_token`, `refresh_token`, `api_key`, and `username` with `password` is needed".to_owned());
@@ -93,7 +105,7 @@ pub fn parse_line(fields: Map<String, Value>, now: UnixMillis) -> Result<Connect
         last_error: None,
         refresh_failures: 0,
         refresh_not_before: None,
-        key_material: key,
+        key_material: key.or(token_secret.map(Secret::new)),
     })
 }
 
@@ -106,6 +118,9 @@ pub fn import_line(connection: &Connection) -> Value {
     });
     if !connection.access_token.is_empty() {
         line["access_token"] = connection.access_token.expose().into();
+    }
+    if let Some(secret) = &connection.key_material {
+        line["token_secret"] = secret.expose().into();
     }
     if let Some(token) = &connection.refresh_token {
         line["refresh_token"] = token.expose().into();
@@ -229,6 +244,16 @@ mod tests {
     }
 
     #[test]
+    fn a_token_secret_comes_in_and_goes_out_again() {
+        let connection = check(r#"{"provider":"flickr","end_user":"m","access_token":"t","token_secret":"CANARY"}"#).expect("valid");
+        assert_eq!((connection.key_material.as_ref(), &*connection.token_type), (Some(&Secret::new("CANARY")), "OAuth1"));
+        assert_eq!((connection.expires_at, connection.refresh_token.clone()), (None, None));
+        let again = check(&import_line(&connection).to_string()).expect("an import line");
+        assert_eq!(again.key_material, connection.key_material);
+        assert!(!shown(&connection).to_string().contains("CANARY"));
+    }
+
+    #[test]
     fn errors_name_the_field_and_never_the_token() {
         for (line, expected) in [
             ("{", "not JSON"),
@@ -239,6 +264,8 @@ mod tests {
             (r#"{"provider":"g","end_user":"m","access_token":"CANARY","expires_at":"CANARY"}"#, "`expires_at` is not an RFC 3339 time"),
             (r#"{"provider":"g","end_user":"m","acess_token":"CANARY"}"#, "unknown field `acess_token`"),
             (r#"{"provider":"g","end_user":"m","access_token":"CANARY\n"}"#, "`access_token` has white space around it"),
+            (r#"{"provider":"g","end_user":"m","token_secret":"CANARY"}"#, "`token_secret` signs with"),
+            (r#"{"provider":"g","end_user":"m","refresh_token":"r","token_secret":"CANARY"}"#, "`token_secret` signs with"),
             (r#"{"provider":"g","end_user":"a,b","access_token":"CANARY"}"#, "`end_user` must have"),
         ] {
             let error = check(line).expect_err(line);

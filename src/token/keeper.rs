@@ -71,7 +71,7 @@ impl Token {
     }
 
     fn is_other_than(&self, used: &Token) -> bool {
-        self.credential.access_token != used.credential.access_token
+        self.credential.access_token != used.credential.access_token || self.credential.key != used.credential.key
     }
 }
 

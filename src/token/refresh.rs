@@ -246,5 +246,5 @@ impl Flight {
 }
 
 fn record_differs(record: &Connection, used: &Token) -> bool {
-    record.access_token != used.credential.access_token
+    record.access_token != used.credential.access_token || record.key_material != used.credential.key
 }

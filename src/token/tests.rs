@@ -3,6 +3,7 @@
 mod flights;
 mod grants;
 mod minted;
+mod renewals;
 mod sources;
 
 use super::*;

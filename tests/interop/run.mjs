@@ -12,12 +12,13 @@ import { scenarios as connecting } from './scenarios/connecting.mjs';
 import { scenarios as device } from './scenarios/device.mjs';
 import { scenarios as ending } from './scenarios/ending.mjs';
 import { scenarios as formPost } from './scenarios/form-post.mjs';
+import { scenarios as oauth1 } from './scenarios/oauth1.mjs';
 import { scenarios as refusals } from './scenarios/refusals.mjs';
 import { scenarios as restart } from './scenarios/restart.mjs';
 import { scenarios as terminal } from './scenarios/terminal.mjs';
 
 const ENDS_WITHIN_MS = 120_000;
-const ALL = { ...connecting, ...refusals, ...restart, ...formPost, ...clients, ...completion, ...ending, ...appTokens, ...device, ...terminal };
+const ALL = { ...connecting, ...refusals, ...restart, ...formPost, ...clients, ...completion, ...ending, ...appTokens, ...device, ...terminal, ...oauth1 };
 
 const { values: args } = parseArgs({
   options: {

@@ -72,7 +72,7 @@ def node_version():
 
 def is_venv_whole():
     try:
-        return subprocess.run([VENV / "bin/python", "-c", "import authlib, flask, schemathesis"], capture_output=True, check=False).returncode == 0
+        return subprocess.run([VENV / "bin/python", "-c", "import authlib, flask, jwt, oauthlib, schemathesis"], capture_output=True, check=False).returncode == 0
     except OSError:
         return False
 

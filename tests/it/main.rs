@@ -22,6 +22,7 @@ mod connect_threats;
 mod dpop;
 mod headers;
 mod mtls;
+mod oauth1;
 mod origins;
 mod own_calls;
 mod placeholder;

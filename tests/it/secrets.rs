@@ -39,10 +39,14 @@ fn token_answer(user: &str) -> Reply {
     Reply::Keep(format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into())
 }
 
+/// The registrations, each named by where its token calls carry the client's secret.
+const PROVIDERS: [&str; 3] = ["body", "basic", "query"];
+
 /// A token endpoint that answers by whose refresh token came.
 async fn token_endpoint() -> Upstream {
     Upstream::start(|seen| {
-        let form = String::from_utf8_lossy(&seen.body).into_owned();
+        // Of a token call by GET the parameters stand in the target (Q03).
+        let form = format!("{}&{}", String::from_utf8_lossy(&seen.body), seen.target);
         USERS
             .into_iter()
             .find(|user| form.contains(&format!("{CANARY}-refresh-{user}&")) || form.ends_with(&format!("{CANARY}-refresh-{user}")))
@@ -59,7 +63,7 @@ fn config(token: SocketAddr, api: SocketAddr, secure: u16, admin_token: &str) ->
         )
     };
     let mut routes = String::new();
-    for id in ["body", "basic"] {
+    for id in PROVIDERS {
         for (name, keys) in [
             ("bearer", ""),
             ("query", "attach: {query: key}"),
@@ -81,9 +85,10 @@ fn config(token: SocketAddr, api: SocketAddr, secure: u16, admin_token: &str) ->
     let listen = "listen: {proxy: \"127.0.0.1:0\", public: \"127.0.0.1:0\", admin: \"127.0.0.1:0\"}\n";
     let callers = format!("callers: [{{name: web, key_sha256: {}}}]\n", sha256(&format!("{CANARY}-key")));
     format!(
-        "{listen}admin: {{token: {admin_token}}}\n{callers}providers:\n{}{}routes:\n{routes}",
+        "{listen}admin: {{token: {admin_token}}}\n{callers}providers:\n{}{}{}    calls: {{token: {{method: GET}}}}\nroutes:\n{routes}",
         provider("body", "body"),
-        provider("basic", "basic")
+        provider("basic", "basic"),
+        provider("query", "body")
     )
 }
 
@@ -173,7 +178,7 @@ async fn threat_21_no_secret_is_ever_in_a_log_an_error_an_admin_answer_or_the_st
     fs::write(&path, &text).expect("written");
     fs::write(folder.path().join("ca.pem"), &authority.pem).expect("written");
 
-    let lines: Vec<String> = ["body", "basic"]
+    let lines: Vec<String> = PROVIDERS
         .into_iter()
         .flat_map(|provider| USERS.map(|user| (provider, user)))
         .map(|(provider, user)| {
@@ -192,7 +197,7 @@ async fn threat_21_no_secret_is_ever_in_a_log_an_error_an_admin_answer_or_the_st
     let client = Client { proxy, admin };
     let own = format!("Bearer {CANARY}-own");
     let cookie = format!("session={CANARY}-cookie");
-    for provider in ["body", "basic"] {
+    for provider in PROVIDERS {
         for user in USERS {
             let status = client.call(&format!("/{provider}/bearer/x"), &format!("{user}@personalemail.com"), &[]).await;
             let expected = match user {

@@ -5,22 +5,22 @@ use crate::config::error::did_you_mean;
 use crate::config::fields::{Fields, Problems, Shape};
 use crate::config::headers;
 use crate::config::node::{Node, Value};
+use crate::config::oauth1;
 use http::HeaderName;
 
 const ATTACH: Shape = Shape { name: "AttachPlace", said: "`attach`" };
 
-/// `bearer`, `basic`, `dpop`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`.
+/// `bearer`, `basic`, `oauth1`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`.
 pub(in crate::config) fn read(node: &Node, problems: &Problems) -> Option<Scheme> {
     if let Value::Scalar(scalar) = &node.value {
         if &*scalar.text == "oauth1" {
-            problems.say(&node.at, format!("`attach: {}` is not in this version yet", scalar.text), None);
-            return None;
+            return Some(oauth1::unsigned());
         }
         let words = [("bearer", Scheme::Bearer), ("basic", Scheme::Basic), ("dpop", Scheme::Dpop)];
         let found = words.into_iter().find(|(word, _)| *word == scalar.text);
         if found.is_none() {
-            let hint = did_you_mean(&scalar.written, ["bearer", "basic", "dpop"]);
-            let expected = "`bearer`, `basic`, `dpop`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`";
+            let hint = did_you_mean(&scalar.written, ["bearer", "basic", "oauth1", "dpop"]);
+            let expected = "`bearer`, `basic`, `oauth1`, `dpop`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`";
             problems.say(&node.at, format!("expected {expected}, found {}", node.found()), hint);
         }
         return found.map(|(_, scheme)| scheme);

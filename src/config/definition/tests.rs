@@ -299,6 +299,8 @@ fn faults_are_told_where_they_stand() {
     check("device: {rename: {verification_url: a}}", "1:19", "no member of a device reply", "`verification_uri`");
     check("issuers: [\"https://*\"]", "1:11", "expected an issuer's https:// URL", "segment");
     check("inputs: {code: {label: x}}", "1:10", "a value cannot be called `code`", "");
+    check("inputs: {username: {label: x}}", "1:10", "a value cannot be called `username`", "");
+    assert!(load(&format!("{URLS}metadata: {{username: reply.username}}\n"), CLIENT).is_ok());
     check("inputs: {\"a.b\": {label: x}}", "1:10", "cannot be the name of a value", "");
     check("inputs: {shop: acme}", "1:10", "no input called `shop`", "");
     check("inputs: {shop: {kind: hots}}", "1:23", "`text` or `label` or `host` or `origin`", "`host`");

@@ -12,7 +12,7 @@ const INPUT: Shape = Shape { name: "Input", said: "an input" };
 const CAPTURE: Shape = Shape { name: "Capture", said: "a metadata value" };
 const LOOKUP: Shape = Shape { name: "Lookup", said: "a lookup" };
 
-/// Names that have a meaning of their own in texts and on the connect page.
+/// Names that have a meaning of their own in texts and in a connection's metadata.
 const RESERVED: &[&str] = &[
     "client_id",
     "client_secret",
@@ -26,12 +26,10 @@ const RESERVED: &[&str] = &[
     "user_code",
     "sub",
     "refresh_expires_at",
-    "provider",
-    "end_user",
-    "api_key",
-    "username",
-    "password",
 ];
+
+/// The connect page's own fields: no input can be called like one.
+const OF_THE_PAGE: &[&str] = &["provider", "end_user", "api_key", "username", "password"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum KindWord {
@@ -59,7 +57,7 @@ pub(super) fn inputs(fields: &Fields<'_>, reading: Reading) -> Vec<Input> {
     let entries = fields.pairs("inputs");
     let mut all = Vec::new();
     for (key, node) in entries {
-        if !is_name(key, fields.problems) {
+        if !is_name(key, OF_THE_PAGE, fields.problems) {
             continue;
         }
         match &node.value {
@@ -169,14 +167,14 @@ fn host_pattern(text: &str) -> Option<Box<str>> {
     (host.port == 443 && !text.contains(':')).then_some(host.host)
 }
 
-fn is_name(key: &Key, problems: &Problems) -> bool {
+fn is_name(key: &Key, taken: &[&str], problems: &Problems) -> bool {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     let text = &key.text;
     if text.is_empty() || text.len() > 64 || !text.bytes().all(fine) || !text.as_bytes()[0].is_ascii_alphabetic() {
         problems.say(&key.at, format!("`{}` cannot be the name of a value: letters, digits, `_` and `-`", shown(text)), None);
         return false;
     }
-    if RESERVED.contains(&&**text) {
+    if RESERVED.iter().chain(taken).any(|name| name == text) {
         problems.say(&key.at, format!("a value cannot be called `{text}`: that name has a meaning of its own"), None);
         return false;
     }
@@ -200,7 +198,7 @@ pub(super) fn metadata(fields: &Fields<'_>, reading: Reading) -> Vec<Capture> {
 }
 
 fn captures(fields: &Fields<'_>, reading: Reading, written: &Written<'_>) -> Vec<Capture> {
-    let named = fields.pairs("metadata").iter().filter(|(key, _)| is_name(key, fields.problems));
+    let named = fields.pairs("metadata").iter().filter(|(key, _)| is_name(key, &[], fields.problems));
     named.filter_map(|(key, node)| capture(key, node, reading, written, fields.problems)).collect()
 }
 

@@ -25,6 +25,10 @@ pub(super) struct DefinitionKeys {
     authorize_url: Option<Url>,
     /// Where codes and refresh tokens become tokens (RFC 6749 §3.2).
     token_url: Option<Url>,
+    /// OAuth 1.0a: where a connection begins (RFC 5849 §2.1). `authorize_url` and `token_url` are that protocol's then.
+    request_token_url: Option<Url>,
+    /// OAuth 1.0a (RFC 5849): how requests are signed.
+    oauth1: Option<OAuth1>,
     /// Where a token is revoked (RFC 7009).
     revoke_url: Option<Url>,
     /// Where the device flow begins (RFC 8628).
@@ -95,6 +99,18 @@ pub(super) struct DefinitionKeys {
     verified: Option<Verified>,
 }
 
+/// How requests are signed by OAuth 1.0a; `{}` is enough.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct OAuth1 {
+    /// `HMAC-SHA1` by default. `RSA-SHA1` signs by `client_key`; `PLAINTEXT` sends the secrets themselves, over https or to loopback only.
+    signature: Option<OAuth1Signature>,
+    /// Goes into the `Authorization` header as it is.
+    realm: Option<Text>,
+    /// `false` for a provider that does not answer `oauth_callback_confirmed=true`.
+    callback_confirmed: Option<Flag>,
+}
+
 /// When and how tokens are refreshed.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -118,7 +134,7 @@ struct Refresh {
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 pub(super) enum Attach {
-    /// `Authorization: Bearer TOKEN`, or the token as HTTP Basic credentials.
+    /// `Authorization: Bearer TOKEN`, the token as HTTP Basic credentials, or a signature by OAuth 1.0a.
     Word(AttachWord),
     Place(AttachPlace),
 }

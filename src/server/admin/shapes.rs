@@ -185,7 +185,9 @@ struct ImportLine {
     account: Option<Name>,
     access_token: Option<String>,
     refresh_token: Option<String>,
-    /// `Bearer` if left out.
+    /// OAuth 1.0a: the secret that signs with `access_token`.
+    token_secret: Option<String>,
+    /// `Bearer` if left out; `OAuth1` beside a `token_secret`.
     token_type: Option<String>,
     /// When the access token ends; never if left out.
     expires_at: Option<Time>,

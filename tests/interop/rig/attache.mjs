@@ -49,11 +49,11 @@ export class Attache {
   }
 
   /** A call of the app, through the proxy. */
-  call(path, endUser, { account, method = 'GET' } = {}) {
-    const headers = {};
+  call(path, endUser, { account, method = 'GET', headers: more = {}, ...sent } = {}) {
+    const headers = { ...more };
     if (endUser) headers['X-End-User'] = endUser;
     if (account) headers['X-End-User-Account'] = account;
-    return send(method, `http://127.0.0.1:${this.where.ports.proxy}${path}`, { headers });
+    return send(method, `http://127.0.0.1:${this.where.ports.proxy}${path}`, { headers, ...sent });
   }
 
   /** Makes a connect link; answers `{connect_url, session, expires_at}`. */

@@ -18,6 +18,9 @@ const oidc = (id, more = {}) => ({
 
 const authlib = (id, more = {}) => ({ use: 'authlib', client_id: id, client_secret: SECRET, scopes: ['photos.read'], ...more });
 
+/** A registration of oauthlib's OAuth 1.0a. */
+const oauthlib = (id, signature, more = {}) => ({ use: 'oauthlib', client_id: id, client_secret: 'oauthlib +&% secret', oauth1: { signature, ...more } });
+
 /** The registrations that every scenario can count on. */
 const BASE = {
   'oidc-basic': oidc('oidc-basic', { display_name: 'Lakeside Photos' }),
@@ -58,10 +61,13 @@ export const EXTRA = {
       },
     }),
   'authlib-exchange': authlib('authlib-exchange', { token_exchange: { from: 'authlib-post' } }),
+  'oauthlib-hmac': oauthlib('oauthlib-hmac', 'HMAC-SHA1', { realm: 'photos' }),
+  'oauthlib-hmac256': oauthlib('oauthlib-hmac256', 'HMAC-SHA256'),
+  'oauthlib-plain': oauthlib('oauthlib-plain', 'PLAINTEXT'),
 };
 
-/** Two definitions: one that is discovered, and one that is written out. */
-export function writeDefinitions(folder, { oidcIssuer, authlibIssuer }) {
+/** A definition that is discovered, one that is written out, and one of OAuth 1.0a. */
+export function writeDefinitions(folder, { oidcIssuer, authlibIssuer, oauthlibIssuer }) {
   mkdirSync(join(folder, 'providers'), { recursive: true });
   const definitions = {
     oidc: { issuer: oidcIssuer, token_hosts: [new URL(oidcIssuer).host] },
@@ -71,6 +77,13 @@ export function writeDefinitions(folder, { oidcIssuer, authlibIssuer }) {
       revoke_url: `${authlibIssuer}/oauth/revoke`,
       token_hosts: [new URL(authlibIssuer).host],
     },
+    oauthlib: {
+      request_token_url: `${oauthlibIssuer}/initiate`,
+      authorize_url: `${oauthlibIssuer}/authorize`,
+      token_url: `${oauthlibIssuer}/token`,
+      metadata: { screen_name: 'reply.screen_name' },
+      token_hosts: [new URL(oauthlibIssuer).host],
+    },
   };
   for (const [id, definition] of Object.entries(definitions)) {
     writeFileSync(join(folder, 'providers', `${id}.yaml`), text(definition));
@@ -78,7 +91,7 @@ export function writeDefinitions(folder, { oidcIssuer, authlibIssuer }) {
 }
 
 /** `extra`: ids of `EXTRA`, or `[id, "app"]` for one whose route carries the app's own token. */
-export function writeRoutes(folder, { proxy, publicPort, admin, publicUrl, appUrl, oidcIssuer, authlibIssuer, extra = [] }) {
+export function writeRoutes(folder, { proxy, publicPort, admin, publicUrl, appUrl, oidcIssuer, authlibIssuer, oauthlibIssuer, extra = [] }) {
   const added = extra.map((one) => (Array.isArray(one) ? one : [one, 'user']));
   const providers = { ...BASE };
   for (const [id] of added) {
@@ -98,7 +111,7 @@ export function writeRoutes(folder, { proxy, publicPort, admin, publicUrl, appUr
       match: `/${id}/{*rest}`,
       provider: id,
       as,
-      upstream: `${id.startsWith('oidc') ? oidcIssuer : authlibIssuer}/{rest}`,
+      upstream: `${id.startsWith('oidc') ? oidcIssuer : id.startsWith('oauthlib') ? oauthlibIssuer : authlibIssuer}/{rest}`,
     })),
   };
   writeFileSync(join(folder, 'routes.yaml'), text(config));

@@ -1,4 +1,4 @@
-// Everything that a scenario stands in: the two authorization servers, the app, the browser, and the Attaché in the middle.
+// Everything that a scenario stands in: the authorization servers, the app, the browser, and the Attaché in the middle.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -33,7 +33,7 @@ export class World {
   }
 
   async startAll(chromium, shots) {
-    const [oidc, authlib, app, proxy, publicPort, admin, strippedTls, keptTls] = await freePorts(8);
+    const [oidc, authlib, oauthlib, app, proxy, publicPort, admin, strippedTls, keptTls] = await freePorts(9);
     this.tlsPorts = { strips: strippedTls, keeps: keptTls };
     // Each place that a provider may send browsers back to.
     const bases = [`http://localhost:${publicPort}`, `https://localhost:${strippedTls}/attache`, `https://localhost:${keptTls}/attache`];
@@ -41,6 +41,7 @@ export class World {
     this.oidc = await this.serve('oidc', oidc, bases, [process.execPath, join(HERE, 'oidc-provider/server.mjs'), '--client-key', keys.jwk]);
     const python = join(HERE, '.venv/bin/python');
     this.authlib = await this.serve('authlib', authlib, bases, [python, join(HERE, 'authlib-server/server.py'), '--public-key', keys.publicPem]);
+    this.oauthlib = await this.serve('oauthlib', oauthlib, bases, [python, join(HERE, 'oauthlib-server/server.py')]);
     this.app = await startApp(app);
     this.closers.push(() => this.app.close());
     this.keyFile = keys.pem;
@@ -75,6 +76,7 @@ export class World {
       appUrl: this.app.url,
       oidcIssuer: this.oidc.issuer,
       authlibIssuer: this.authlib.issuer,
+      oauthlibIssuer: this.oauthlib.issuer,
       keyFile: this.keyFile,
     });
     this.closers.push(() => attache.process.kill());

@@ -5,6 +5,7 @@ mod callbacks;
 mod devices;
 mod identity;
 mod lives;
+mod protocol;
 mod refreshes;
 mod refusals;
 mod replies;

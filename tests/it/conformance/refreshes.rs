@@ -194,7 +194,7 @@ async fn q53_invalid_grant_for_a_passing_reason() {
     stage.refreshes(&quirk("Q53")).await.is_problem("refresh-failed", 502, "proxy_internal_response");
     assert_eq!(stage.stored().await.expect("kept").state, State::Active);
     // The same code without the sign is the end, once the record was read again: `token` holds that by
-    // `another_writers_grant_is_used_instead_of_declaring_the_end`.
+    // `a_refusal_after_another_writer_rotated_is_no_end`.
     let plain = Stage::new("").await;
     plain.refreshes(&quirk("Q53")).await.is_problem("reconnect-required", 401, "http_request_denied");
 }

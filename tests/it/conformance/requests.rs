@@ -275,6 +275,12 @@ async fn q23_pkce_variants() {
         let trip = stage.connect().await;
         let call = stage.token_call();
         let verifier = pairs(&call.body)["code_verifier"][0].clone();
+        // 256 random bits in the characters of RFC 7636 §4.1, in the token call alone.
+        assert!(
+            verifier.len() == 43 && verifier.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')),
+            "{verifier}"
+        );
+        assert!(pkce == "plain" || !trip.authorize.contains(&verifier));
         check(&call, &quirk("Q23"), &trip.redirect_uri, &[("code_verifier", &verifier)]);
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes());
         let expected = match pkce {

@@ -155,3 +155,42 @@ calls: {refresh: {url: "http://{server}/token"}}
     stage.has_expired(json!({"server": stage.address()})).await;
     stage.call().await.is_ok();
 }
+
+/// Whoever connects anew may do so with another account: what was learnt of the one before is not carried over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_learnt_of_another_account_does_not_stay() {
+    let definition = "metadata: {tenant: reply.tenant, realm: callback.realm}\nreply: {refresh_expires_in: life}\n";
+    let stage = Stage::new(definition).await;
+    stage.will_answer([answer(200, &json!({"access_token": "A1", "refresh_token": "R1", "tenant": "T1", "life": 99}))]);
+    let (mut browser, trip) = stage.set_out(json!({"metadata": {"order": 7}}), &[]).await;
+    come_back(&mut browser, &trip, &[("code", "C1"), ("realm", "7")]).await.is_ok();
+    let first = stage.stored().await.expect("connected");
+    assert_eq!((told(&first, "tenant"), told(&first, "realm")), ("T1", "7"));
+    assert!(first.metadata.contains_key("refresh_expires_at"));
+    stage.connect().await.answer.is_ok();
+    let second = stage.stored().await.expect("connected");
+    assert_eq!(second.metadata.into_iter().collect::<Vec<_>>(), [("order".to_owned(), json!(7))], "the app's own stays");
+}
+
+/// With the app's last word, over a connection that stands: what was learnt comes with the grant.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completion_brings_what_was_learnt() {
+    let stage = Stage::new("metadata: {tenant: reply.tenant}\n").await;
+    let text = std::fs::read_to_string(stage.world.config()).expect("read");
+    let allowed = text.replacen("providers:", "connect: {allowed_return_urls: [\"https://app.test/back\"]}\nproviders:", 1);
+    std::fs::write(stage.world.config(), allowed).expect("written");
+    stage.world.admin("POST", "/v1/reload").await.is_ok();
+    for tenant in ["T1", "T2"] {
+        stage.will_answer([answer(200, &json!({"access_token": tenant, "refresh_token": "R", "tenant": tenant}))]);
+        let body = json!({"end_user": MEGAN, "providers": ["acme"], "complete": "app", "return_url": "https://app.test/back"});
+        let made = stage.world.admin_json("POST", "/v1/connect-sessions", &body).await.json();
+        let mut browser = crate::browser::Browser::default();
+        let authorize = browser.set_out(made["connect_url"].as_str().expect("a link"), "acme").await;
+        let back = format!("{}?code=C1&state={}", stage.redirect_uri(), crate::browser::param(&authorize, "state"));
+        let completion = crate::browser::param(&browser.get(&back).await.header("location"), "completion");
+        let path = format!("/v1/connect-sessions/{}/complete", made["session"].as_str().expect("an id"));
+        stage.world.admin_json("POST", &path, &json!({"completion": completion, "end_user": MEGAN})).await.is_ok();
+        let connection = stage.stored().await.expect("connected");
+        assert_eq!((connection.access_token.expose(), told(&connection, "tenant")), (tenant, tenant));
+    }
+}
