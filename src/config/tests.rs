@@ -265,7 +265,13 @@ fn typos_in_providers_are_told_where_they_stand() {
     check("providers:\n  google: {client_id: g, credential: apikey}\n", 2, 38, "`consent` or `api_key` or `password`", "`api_key`");
     check("providers:\n  google: {client_id: g, resource: [drive]}\n", 2, 37, "expected an absolute URI", "");
     check("providers:\n  google: {client_id: g, resource: [\"https://a.b/#c\"]}\n", 2, 37, "without a fragment", "");
-    check("providers:\n  google: {client_id: g, attach: dpop}\n", 2, 34, "`attach: dpop` is not in this version yet", "");
+    check(
+        "providers:\n  google: {client_id: g, attach: dpop}\n",
+        2,
+        34,
+        "`attach: dpop` sends tokens that are bound to keys",
+        "`dpop: true`",
+    );
     check("providers:\n  q: {client_id: g, oauth1: {}}\n", 2, 6, "`client_secret` is needed", "");
     check(
         "providers:\n  q: {client_id: g, client_secret: s, oauth1: {signature: RSA-SHA1}}\n",

@@ -119,13 +119,14 @@ pub fn import_line(connection: &Connection) -> Value {
     if !connection.access_token.is_empty() {
         line["access_token"] = connection.access_token.expose().into();
     }
-    if let Some(secret) = &connection.key_material {
+    let is_bound = connection.token_type.eq_ignore_ascii_case(BOUND);
+    if let Some(secret) = connection.key_material.as_ref().filter(|_| !is_bound) {
         line["token_secret"] = secret.expose().into();
     }
     if let Some(token) = &connection.refresh_token {
         line["refresh_token"] = token.expose().into();
     }
-    if let Some(key) = connection.key_material.as_ref().filter(|_| connection.token_type.eq_ignore_ascii_case(BOUND)) {
+    if let Some(key) = connection.key_material.as_ref().filter(|_| is_bound) {
         line["dpop_key"] = format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", key.expose()).into();
     }
     line

@@ -187,6 +187,8 @@ struct ImportLine {
     refresh_token: Option<String>,
     /// OAuth 1.0a: the secret that signs with `access_token`.
     token_secret: Option<String>,
+    /// The key that the token is bound to (`dpop`): PKCS#8 in PEM, on P-256.
+    dpop_key: Option<String>,
     /// `Bearer` if left out; `OAuth1` beside a `token_secret`.
     token_type: Option<String>,
     /// When the access token ends; never if left out.
