@@ -31,7 +31,10 @@ pub struct Origin {
 #[error("`{0}` is not a host that a URL can name")]
 pub struct BadHost(pub String);
 
-static IDS: LazyLock<Mutex<HashMap<(bool, String, u32), u32>>> = LazyLock::new(Mutex::default);
+/// Whether by TLS, the authority, and the number of the certificate.
+type Reached = (bool, String, u32);
+
+static IDS: LazyLock<Mutex<HashMap<Reached, u32>>> = LazyLock::new(Mutex::default);
 
 impl Origin {
     /// The origin `https://host:port` (`http://` without `tls`).
