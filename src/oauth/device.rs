@@ -41,7 +41,7 @@ pub struct DeviceCode {
 /// What one poll brought (RFC 8628 §3.5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DevicePoll {
-    Granted(Grant),
+    Granted(Box<Grant>),
     Pending,
     /// Five seconds more between polls from now on.
     SlowDown,
@@ -90,7 +90,7 @@ impl TokenClient {
         let call = Call { reg, shape: &reg.dialect.calls.poll, values, redirect_uri: None };
         let response = self.answer_to(call, pairs).await?;
         let refused = match self.grant_in(call, &response) {
-            Ok(grant) => return Ok(DevicePoll::Granted(client::renewable(reg, grant))),
+            Ok(grant) => return Ok(DevicePoll::Granted(Box::new(client::renewable(reg, grant)))),
             Err(refused) => refused,
         };
         if let Some(told) = by_definition(reg, response.status().as_u16(), response.body()) {
