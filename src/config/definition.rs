@@ -19,6 +19,7 @@ pub(super) use values::Reading;
 
 use super::fields::{Fields, Shape};
 use super::oauth1;
+use super::proofs;
 use super::scalar;
 use crate::attach::Scheme;
 use crate::provider::{
@@ -73,6 +74,7 @@ pub(super) struct Draft {
     pub(super) refresh: RefreshPolicy,
     pub(super) keep_alive: Option<Duration>,
     pub(super) verified: Option<Verified>,
+    pub(super) proofs: proofs::Keys,
     pub(super) oauth1: oauth1::Keys,
     pub(super) dialect: Dialect,
 }
@@ -141,6 +143,7 @@ impl Draft {
             refresh,
             keep_alive: fields.duration("keep_alive"),
             verified: fields.choice("verified", &[("full", Verified::Full), ("partial", Verified::Partial)]),
+            proofs: proofs::Keys::read(fields),
             oauth1: oauth1::Keys::read(fields, url("request_token_url")),
             dialect,
         }

@@ -18,6 +18,7 @@ mod node;
 mod oauth1;
 mod origins;
 mod people;
+mod proofs;
 mod providers;
 mod raw;
 mod registration;

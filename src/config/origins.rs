@@ -112,5 +112,6 @@ fn kept(route: &Arc<Route>, providers: &BTreeMap<Arc<str>, Arc<Registration>>) -
         RouteOrigin::PerConnection(template) => template.is_possible(now),
     };
     let has_own = route.has_own || (route.act_as.carries_token() && !now.dialect.api.is_empty());
-    fits.then(|| Arc::new(Route { provider: Some(Arc::clone(now)), has_own, ..Route::clone(route) }))
+    let origin = if route.act_as.carries_token() { route.origin.reached_by(now) } else { route.origin.clone() };
+    fits.then(|| Arc::new(Route { provider: Some(Arc::clone(now)), has_own, origin, ..Route::clone(route) }))
 }

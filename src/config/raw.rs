@@ -7,6 +7,7 @@
 
 mod definition;
 mod mint;
+mod proofs;
 mod scalars;
 
 use definition::{Attach, Definition, DefinitionKeys};
@@ -215,12 +216,16 @@ struct Provider {
     client_id: Option<Text>,
     /// The client's secret, best as `${NAME}` or `${file:PATH}`. Without one the client is a public one.
     client_secret: Option<Text>,
-    /// For `client_auth: private_key_jwt`: the private key in PEM, best as `${file:PATH}`.
+    /// For `client_auth: private_key_jwt` and `secret_jwt`: the private key in PEM, best as `${file:PATH}`.
     client_key: Option<Text>,
     /// The `kid` that the provider knows the key by.
     client_key_id: Option<Text>,
     /// What the key signs by; the usual one of its kind by default.
     client_key_algorithm: Option<KeyAlgorithm>,
+    /// The client's certificate in PEM, its issuers behind it: shown to the provider's token endpoint and API (RFC 8705).
+    client_cert: Option<Text>,
+    /// The private key of `client_cert` in PEM, best as `${file:PATH}`.
+    client_cert_key: Option<Text>,
     /// Tokens for a signed assertion, as service accounts have it (RFC 7523): no end user consents.
     jwt_bearer: Option<JwtBearer>,
     /// Tokens for the end user's tokens at another provider (RFC 8693).

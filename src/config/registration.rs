@@ -7,11 +7,13 @@ use super::fields::{Fields, Problems, Shape};
 use super::mint;
 use super::node::{Key, Node};
 use super::oauth1;
+use super::proofs;
 use super::providers::{Definitions, check_id};
 use super::sources::Sources;
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
 use crate::provider::{Asks, ClientAuth, EndpointUrl, JwtKey, Mint, OAuth1, Pkce, Registration, Verified};
+use crate::upstream::TlsIdentity;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -71,6 +73,7 @@ struct Own {
     client_secret: Option<Secret>,
     client_key: Option<JwtKey>,
     mint: Option<Mint>,
+    identity: Option<Arc<TlsIdentity>>,
     oauth1: Option<OAuth1>,
 }
 
@@ -82,6 +85,7 @@ struct Keys {
     exchange: Option<crate::provider::Exchange>,
     client_secret: Option<Secret>,
     client_key: Option<JwtKey>,
+    identity: Option<Arc<TlsIdentity>>,
 }
 
 impl Keys {
@@ -94,6 +98,7 @@ impl Keys {
             exchange: mint::token_exchange(fields, id, entries),
             client_secret: fields.text("client_secret").filter(|secret| !secret.is_empty()).map(Secret::new),
             client_key: mint::key(fields, "client_key", "client_key_id", "client_key_algorithm"),
+            identity: proofs::identity(fields),
         }
     }
 }
@@ -110,7 +115,8 @@ fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option
     let fields = Fields::open(&whole, PROVIDER, problems)?;
     // What is not filled in may be just what one that is off lacks.
     let reading = if is_optional(&whole) && !missing.is_empty() { Reading::Definition } else { Reading::Whole };
-    let Keys { optional, mut draft, bearer, exchange, client_secret, client_key } = Keys::read(&fields, &key.text, entries, reading);
+    let Keys { optional, mut draft, bearer, exchange, client_secret, client_key, identity } =
+        Keys::read(&fields, &key.text, entries, reading);
     // A key that is there but gave nothing had its fault told already.
     let there = |names: &[&str]| names.iter().any(|name| fields.peek(name).is_some());
     let (has_client_id, has_client_key, has_mint) =
@@ -123,6 +129,17 @@ fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option
         fields.say(fields.at_key("token_exchange"), "a provider has one of `jwt_bearer` and `token_exchange`", None);
     }
     let at = fields.at;
+    if !optional || missing.is_empty() {
+        let with = proofs::With {
+            asks: draft.asks,
+            attach: draft.attach.as_ref(),
+            client_auth: draft.client_auth,
+            key: client_key.as_ref(),
+            has_key: has_client_key,
+            has_cert: there(&["client_cert"]),
+        };
+        draft.proofs.check(&fields, &with);
+    }
     fields.finish();
     let mint = minted(bearer, exchange, &mut draft);
     let typed = draft.asks.is_some_and(|asks| asks != Asks::Consent);
@@ -149,7 +166,7 @@ fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option
     let oauth1 = oauth1::build(&draft, client_secret.as_ref(), rsa_key);
     let is_used = off.is_none() && !is_oauth1 && draft.client_id.is_some() && !typed && !has_mint;
     let (category, pkce) = (draft.category.clone(), draft.pkce);
-    let registration = build(key, &definition, draft, Own { client_secret, client_key, mint, oauth1 }, off);
+    let registration = build(key, &definition, draft, Own { client_secret, client_key, mint, identity, oauth1 }, off);
     let weak_pkce = lint::weak_pkce(pkce).filter(|_| is_used && !registration.proves_itself());
     for warning in lint::odd_category(category.as_deref()).into_iter().chain(weak_pkce) {
         problems.warn(format!("provider `{}`: {warning}", key.text));
@@ -225,7 +242,7 @@ fn off(optional: bool, lacks_client_id: bool, missing: &[String]) -> Option<Box<
 }
 
 fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<str>>) -> Registration {
-    let Own { client_secret, client_key, mint, oauth1 } = own;
+    let Own { client_secret, client_key, mint, identity, oauth1 } = own;
     let proof = |told: Option<ClientAuth>| match told {
         Some(by_key @ (ClientAuth::PrivateKeyJwt | ClientAuth::SecretJwt | ClientAuth::Mtls)) => by_key,
         // Without a secret there is nothing to prove: a public client, whatever its definition would have it send.
@@ -251,7 +268,8 @@ fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<st
         Asks::Consent | Asks::ApiKey => Scheme::Bearer,
     };
     // A provider that says `attach: oauth1` speaks it.
-    let attach = oauth1::signed_by(draft.attach.unwrap_or(usual), oauth1.as_ref()).unwrap_or(Scheme::Bearer);
+    let attach =
+        oauth1::signed_by(draft.attach.or_else(|| draft.proofs.usual_attach()).unwrap_or(usual), oauth1.as_ref()).unwrap_or(Scheme::Bearer);
     Registration {
         id: key.text.as_str().into(),
         definition: definition.into(),
@@ -284,6 +302,7 @@ fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<st
         refresh: draft.refresh,
         keep_alive: draft.keep_alive,
         verified: draft.verified.unwrap_or(Verified::Full),
+        proofs: draft.proofs.build(identity),
         oauth1,
         dialect,
     }

@@ -6,6 +6,7 @@ use super::fields::{Fields, Problems, Shape};
 use super::headers;
 use super::node::{Node, Value, shown};
 use super::oauth1;
+use super::proofs;
 use super::scalar;
 use super::snapshot::{ActAs, HeaderEdits, HostSent, Route, RouteOrigin, Timeouts};
 use super::upstream_url::{self, Target};
@@ -164,6 +165,9 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     if let (Some(registration), Some(Target { origin: RouteOrigin::Fixed(origin), .. }), Some(node)) = (carries, &target, upstream_node) {
         upstream_url::check_token_host(registration, origin, node, problems);
     }
+    if let (Some(registration), Some(own), Some(node)) = (carries, &own_attach, fields.peek("attach")) {
+        proofs::check_route(registration, own, node, problems);
+    }
     let attach = own_attach.or_else(|| provider.as_ref().map(|registration| registration.attach.clone())).unwrap_or(Scheme::Bearer);
     let attach = signer(attach, carries, target.as_ref(), fields);
     let goes_on = carries.map(|_| &attach);
@@ -191,6 +195,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let placeholder = fields.flag("placeholder");
     let upstream = upstream_node.and_then(|node| scalar::text(node, problems)).unwrap_or_default();
     let (origin, rewrite, edits) = (target?.origin, rewrite?, edits?);
+    let origin = carries.map_or_else(|| origin.clone(), |registration| origin.reached_by(registration));
     let needs = needs(&rewrite, &edits);
     let has_own = match carries {
         Some(registration) => !needs.is_empty() || matches!(origin, RouteOrigin::PerConnection(_)) || !registration.dialect.api.is_empty(),

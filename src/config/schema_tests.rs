@@ -8,6 +8,7 @@ use super::{load, tests::CONTRACT};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// Every section once, so that every reader runs.
 const EVERY_SECTION: &str = r#"
@@ -37,6 +38,8 @@ providers:
     attach: oauth1
   robot: {credential: consent, jwt_bearer: {key: "${KEY}", issuer: me, claims: {a: b}}, token_url: https://login.example.com/token}
   other: {client_id: o, client_key: "${KEY}", client_auth: private_key_jwt, issuer: https://o.example.com, token_exchange: {from: work, subject_token_type: jwt, audience: [a]}}
+  apple: {client_id: a, issuer: https://a.example.com, client_auth: secret_jwt, client_key: "${KEY}", secret_jwt: {audience: b, issuer: c, ttl: 5m, algorithm: ES256}}
+  bound: {client_id: a, issuer: https://b.example.com, dpop: true, client_cert: "${CERT}", client_cert_key: "${CERT_KEY}"}
   shop:
     use: microsoft
     client_id: s
@@ -85,7 +88,18 @@ connect: {app_name: A, logo: https://a.test/logo.svg, accent: '#abc', session_tt
 
 const MEMORY: &str = "store:\n  memory:\nproviders:\n  sandbox:\n";
 
+/// A certificate and its key.
+static PAIR: LazyLock<(String, String)> = LazyLock::new(|| {
+    let made = rcgen::generate_simple_self_signed(vec!["client.test".to_owned()]).expect("generated");
+    (made.cert.pem(), made.signing_key.serialize_pem())
+});
+
 fn env(name: &str) -> Option<String> {
+    match name {
+        "CERT" => return Some(PAIR.0.clone()),
+        "CERT_KEY" => return Some(PAIR.1.clone()),
+        _ => {}
+    }
     if name == "KEY" {
         return Some(rcgen::KeyPair::generate().expect("generated").serialize_pem());
     }

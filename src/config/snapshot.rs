@@ -218,6 +218,16 @@ pub enum RouteOrigin {
     PerConnection(Arc<OriginTemplate>),
 }
 
+impl RouteOrigin {
+    /// The same for calls that carry this registration's tokens. A connection's own host is given its certificate when it is filled in.
+    pub(super) fn reached_by(&self, registration: &Registration) -> RouteOrigin {
+        match self {
+            RouteOrigin::Fixed(origin) => RouteOrigin::Fixed(registration.proofs.reach(Arc::clone(origin))),
+            RouteOrigin::PerConnection(template) => RouteOrigin::PerConnection(Arc::clone(template)),
+        }
+    }
+}
+
 /// `upstream_host` of a route.
 #[derive(Debug, Clone)]
 pub enum HostSent {

@@ -7,7 +7,7 @@ use super::{Connect, Landing, Refusal, challenge, inputs, is_connectable};
 use crate::base::ids::{ConnectionKey, random_token};
 use crate::base::secret::Secret;
 use crate::config::Snapshot;
-use crate::oauth::{AuthorizeRequest, TokenError, Values, wants_nonce};
+use crate::oauth::{AuthorizeRequest, TokenError, Values, new_key, wants_nonce};
 use crate::provider::{Asks, Input, Pkce, Registration};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -177,8 +177,10 @@ impl Connect {
             params: &session.params,
             values: Values::of(&metadata),
         };
+        let key = new_key(registration);
+        let client = self.client.holding(registration, key.as_ref()).map_err(|error| unreachable(registration, &error))?;
         // Before the session moves: a provider that does not answer a pushed request leaves the link as good as it was.
-        let url = self.client.authorization_url(registration, &request).await.map_err(|error| unreachable(registration, &error))?;
+        let url = client.authorization_url(registration, &request).await.map_err(|error| unreachable(registration, &error))?;
         let attempt = Attempt {
             provider: (&*registration.id).into(),
             state: Digest::of(&state),
@@ -188,6 +190,7 @@ impl Connect {
             redirect_uri: redirect_uri.into(),
             scopes,
             values,
+            key,
             temporary: None,
             parked: None,
         };

@@ -185,9 +185,10 @@ impl Connect {
         let known: BTreeMap<String, Value> = found.session.metadata.clone().into_iter().chain(learnt.clone()).collect();
         let (verifier, nonce) = (attempt.verifier.as_ref(), attempt.nonce.as_ref());
         let values = Values { callback: &answer.callback, ..Values::of(&known) };
-        let granted = match &attempt.temporary {
-            Some(temporary) => self.client.oauth1_token(registration, temporary, &code, values).await,
-            None => self.client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce, values).await,
+        let granted = match (&attempt.temporary, self.client.holding(registration, attempt.key.as_ref())) {
+            (Some(temporary), _) => self.client.oauth1_token(registration, temporary, &code, values).await,
+            (None, Ok(client)) => client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce, values).await,
+            (None, Err(error)) => Err(error),
         };
         let mut grant = match granted {
             Ok(grant) => grant,

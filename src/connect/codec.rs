@@ -68,6 +68,8 @@ struct AttemptV1 {
     scopes: Vec<String>,
     #[serde(default)]
     values: BTreeMap<String, String>,
+    #[serde(default)]
+    key: Option<Text>,
     /// Token and secret.
     #[serde(default)]
     temporary: Option<(Text, Text)>,
@@ -112,6 +114,8 @@ struct DeviceV1 {
     device_code: Option<Text>,
     #[serde(default)]
     user_code: Option<String>,
+    #[serde(default)]
+    proof_key: Option<Text>,
     interval_ms: u64,
     created_at_ms: i64,
     expires_at_ms: i64,
@@ -194,6 +198,7 @@ fn phase_to_wire(phase: &Phase) -> Result<PhaseV1, StoreError> {
             redirect_uri: attempt.redirect_uri.to_string(),
             scopes: attempt.scopes.clone(),
             values: attempt.values.clone(),
+            key: attempt.key.as_ref().map(Text::from),
             temporary: attempt.temporary.as_ref().map(|pair| (Text::from(&pair.token), Text::from(&pair.secret))),
             parked: attempt.parked.as_ref().map(parked_to_wire),
         })),
@@ -260,6 +265,7 @@ fn phase_from_wire(phase: PhaseV1) -> Option<Phase> {
             redirect_uri: attempt.redirect_uri.into(),
             scopes: attempt.scopes,
             values: attempt.values,
+            key: attempt.key.map(Secret::from),
             temporary: attempt.temporary.map(|(token, secret)| Pair { token: token.into(), secret: secret.into() }),
             parked: attempt.parked.map(parked_from_wire),
         })),
@@ -290,6 +296,7 @@ pub(super) fn encode_device(device: &DeviceSession) -> Result<Zeroizing<Vec<u8>>
         metadata: device.metadata.clone(),
         device_code: device.device_code.as_ref().map(Text::from),
         user_code: device.user_code.clone(),
+        proof_key: device.proof_key.as_ref().map(Text::from),
         interval_ms: u64::try_from(device.interval.as_millis()).unwrap_or(u64::MAX),
         created_at_ms: device.created_at.0,
         expires_at_ms: device.expires_at.0,
@@ -314,6 +321,7 @@ pub(super) fn decode_device(bytes: &[u8]) -> Option<DeviceSession> {
         metadata: wire.metadata,
         device_code: wire.device_code.map(Secret::from),
         user_code: wire.user_code,
+        proof_key: wire.proof_key.map(Secret::from),
         interval: Duration::from_millis(wire.interval_ms),
         created_at: UnixMillis(wire.created_at_ms),
         expires_at: UnixMillis(wire.expires_at_ms),
@@ -390,6 +398,7 @@ mod tests {
             redirect_uri: "http://localhost:7071/oauth/callback/google".into(),
             scopes: vec!["a".into()],
             values: BTreeMap::from([("sub".into(), "acme".into())]),
+            key: Some("k".into()),
             temporary: Some(Pair { token: "t".into(), secret: "s".into() }),
             parked: Some(parked),
         };

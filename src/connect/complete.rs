@@ -67,7 +67,8 @@ impl Connect {
             record.updated_at = self.clock.now();
             if known.record.state != State::Pending {
                 let subject = granted.connection.metadata.get("sub").cloned();
-                if record.refresh_token.is_none() && is_same_account(&known.record, subject.as_ref()) {
+                let is_unbound = record.key_material.is_none();
+                if record.refresh_token.is_none() && is_unbound && is_same_account(&known.record, subject.as_ref()) {
                     record.refresh_token = known.record.refresh_token.clone();
                 }
                 let names =

@@ -9,7 +9,7 @@ use super::{Connect, ConnectError, codec, inputs};
 use crate::base::clock::UnixMillis;
 use crate::base::ids::{ConnectionKey, random_id};
 use crate::base::secret::Secret;
-use crate::oauth::{DevicePoll, Values, Verdict};
+use crate::oauth::{DevicePoll, TokenError, Values, Verdict, new_key};
 use crate::provider::Registration;
 use crate::store::{Expect, SessionWrite, StoreError};
 use serde_json::Value;
@@ -79,6 +79,8 @@ pub struct DeviceSession {
     pub device_code: Option<Secret>,
     /// What the end user types, where the provider wants it back at each poll.
     pub user_code: Option<String>,
+    /// What the tokens will be bound to (RFC 9449).
+    pub proof_key: Option<Secret>,
     pub interval: Duration,
     pub created_at: UnixMillis,
     /// The device code's end.
@@ -133,6 +135,7 @@ impl Connect {
             metadata,
             device_code: Some(code.device_code),
             user_code: names_in(&registration.dialect.calls.poll).any(|name| name == "user_code").then(|| code.user_code.clone()),
+            proof_key: new_key(&registration),
             interval: code.interval.min(INTERVAL_MAX),
             created_at: now,
             expires_at: now.plus(code.expires_in.min(LIFE_MAX)),
@@ -203,7 +206,7 @@ impl Connect {
             let registration = self.registration(&snapshot, &device.key.provider);
             let state = match (&registration, &device.device_code) {
                 (Some(_), Some(_)) if self.clock.now() >= device.expires_at => DeviceState::Expired,
-                (Some(registration), Some(code)) => match self.client.device_poll(registration, code, of(&device)).await {
+                (Some(registration), Some(code)) => match self.poll_once(registration, code, &device).await {
                     Ok(DevicePoll::Pending) => continue,
                     Ok(DevicePoll::SlowDown) => {
                         device.interval = (device.interval + SLOWER_BY).min(INTERVAL_MAX);
@@ -247,9 +250,13 @@ impl Connect {
         }
     }
 
+    async fn poll_once(&self, registration: &Registration, code: &Secret, device: &DeviceSession) -> Result<DevicePoll, TokenError> {
+        self.client.holding(registration, device.proof_key.as_ref())?.device_poll(registration, code, of(device)).await
+    }
+
     /// Writes the connection and the session's end in one batch.
     async fn connect_device(&self, device: &DeviceSession, version: u64, registration: &Registration, gained: &Gained) -> DeviceState {
-        let ended = DeviceSession { state: DeviceState::Connected, device_code: None, ..device.clone() };
+        let ended = DeviceSession { state: DeviceState::Connected, device_code: None, proof_key: None, ..device.clone() };
         let written = async {
             for attempt in 0..8u32 {
                 let known = self.records.connection(&device.key).await?;

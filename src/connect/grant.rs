@@ -231,7 +231,9 @@ pub(super) fn record(key: &ConnectionKey, known: Option<&Connection>, gained: &G
     let scopes = grant.scopes.clone().unwrap_or_else(|| asked.clone());
     let missing_scopes = asked.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
     let subject = grant.subject.as_deref().map(Value::from);
-    let kept = known.filter(|known| is_same_account(known, subject.as_ref())).and_then(|known| known.refresh_token.clone());
+    // One that is bound to the key before is no good with this one.
+    let kept =
+        known.filter(|known| grant.key.is_none() && is_same_account(known, subject.as_ref())).and_then(|known| known.refresh_token.clone());
     let mut all_metadata = metadata_of(known, metadata, subject, names);
     note_learnt(&mut all_metadata, grant, *began);
     let refresh_token = grant.refresh_token.clone().or(kept);

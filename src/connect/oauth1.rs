@@ -64,6 +64,7 @@ impl Connect {
             redirect_uri: redirect_uri.into(),
             scopes,
             values,
+            key: None,
             temporary: Some(temporary),
             parked: None,
         };

@@ -104,6 +104,8 @@ pub struct Attempt {
     pub scopes: Vec<String>,
     /// What the definition's inputs were filled with, by their names.
     pub values: BTreeMap<String, String>,
+    /// What the tokens will be bound to, made for this attempt (RFC 9449).
+    pub key: Option<Secret>,
     /// OAuth 1.0a's temporary credentials (RFC 5849 §2.1), of whose token `state` is the digest. None for OAuth 2.0.
     pub temporary: Option<Pair>,
     /// An answer that came by a form POST, which carries no cookie: kept until the same browser fetches it.

@@ -46,7 +46,10 @@ impl TokenClient {
     pub async fn authorization_url(&self, reg: &Registration, request: &AuthorizeRequest<'_>) -> Result<Url, TokenError> {
         let shape = &reg.dialect.calls.authorize;
         let call = Call { reg, shape, values: request.values, redirect_uri: Some(request.redirect_uri) };
-        let standard = pairs(reg, request);
+        let mut standard = pairs(reg, request);
+        if let Some(thumbprint) = self.thumbprint() {
+            put(&mut standard, "dpop_jkt", thumbprint);
+        }
         let endpoint = match call.own_url(&standard)? {
             Some(url) => url,
             None => self
@@ -77,7 +80,8 @@ impl TokenClient {
         }
         let (Some(issuer), None) = (&reg.issuer, &reg.authorize_url) else { return Ok(None) };
         let metadata = self.metadata(issuer, &reg.dialect.issuers).await.map_err(failed)?;
-        match (&metadata.par, metadata.par_required) {
+        let par = metadata.mtls.par.as_ref().filter(|_| reg.proofs.identity.is_some()).or(metadata.par.as_ref());
+        match (par, metadata.par_required) {
             (Some(url), true) => Ok(Some(url.clone())),
             (None, true) => Err(TokenError::cannot("the provider requires pushed requests and names no endpoint for them")),
             (_, false) => Ok(None),

@@ -4,6 +4,7 @@ use super::discovery::{self, MetadataCache};
 use super::error::{TokenError, Verdict, known_code};
 use super::form::{Pairs, put, put_resources};
 use super::id_token::{self, KeyCache};
+use super::proofs::{Held, ServerNonces};
 use super::reply::{self, Reply};
 use super::shape::Call;
 use super::values::Values;
@@ -51,7 +52,8 @@ pub struct Grant {
     pub learnt: BTreeMap<String, Value>,
     /// A value without which there is no connection, by its name in the definition, and the reply did not hold it.
     pub lacking: Option<Box<str>>,
-    /// What signs with the access token: OAuth 1.0a's token secret.
+    /// What signs with the access token, in the form that its connection keeps: OAuth 1.0a's token secret, or the key that a token is bound to
+    /// (`dpop`).
     pub key: Option<Secret>,
     /// Further grants of the same reply, by the account label that follows the first's.
     pub also: Vec<(Box<str>, Grant)>,
@@ -74,6 +76,9 @@ pub struct TokenClient {
     pub(super) keys: KeyCache,
     /// What browsers see, once it is known: redirect URIs stand below it.
     pub(super) public_url: Arc<OnceLock<Url>>,
+    pub(super) nonces: ServerNonces,
+    /// The key of the connection that the calls are for.
+    pub(super) held: Option<Held>,
 }
 
 pub(super) type Token = StandardTokenResponse<Extra, BasicTokenType>;
@@ -95,7 +100,7 @@ type Outcome = Result<Token, RequestTokenError<TokenError, BasicErrorResponse>>;
 impl TokenClient {
     pub fn new(fetch: Fetch, clock: Arc<dyn Clock>) -> Self {
         let (metadata, keys) = (discovery::cache(clock.clone()), id_token::cache(clock.clone()));
-        TokenClient { fetch, clock, metadata, keys, public_url: Arc::default() }
+        TokenClient { fetch, clock, metadata, keys, public_url: Arc::default(), nonces: ServerNonces::default(), held: None }
     }
 
     /// Tells this client, and its clones, what browsers see: some refreshes want the redirect URI too (Q14).
@@ -126,7 +131,9 @@ impl TokenClient {
         let request = client.exchange_refresh_token(&token);
         let request = extras.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let call = TokenCall { client: self, call };
-        token_of(request.request_async(&call).await).and_then(|token| granted(reg, &token)).map(|grant| renewable(reg, grant))
+        token_of(request.request_async(&call).await)
+            .and_then(|token| granted(reg, &token))
+            .map(|grant| renewable(reg, self.with_key(grant)))
     }
 
     /// RFC 6749 §4.1.3. The redirect URI is the one of the authorization request, byte for byte. Where the definition has an `extend` call, the
@@ -156,7 +163,13 @@ impl TokenClient {
         let request = extras.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let call = TokenCall { client: self, call };
         let token = token_of(request.request_async(&call).await)?;
-        let mut grant = granted(reg, &token)?;
+        let mut grant = match self.bound(reg, granted(reg, &token)?) {
+            Ok(grant) => grant,
+            Err(error) => {
+                self.discard(reg, &token, values).await;
+                return Err(error);
+            }
+        };
         if let Some(nonce) = nonce {
             let id_token = token.extra_fields().id_token.as_ref().map(|token| &*token.0);
             grant.subject = Some(self.verify_id_token(reg, id_token, nonce, grant.access_token.expose()).await?);
@@ -165,6 +178,16 @@ impl TokenClient {
             grant = self.extend(grant, Call { shape, ..call.call }).await?;
         }
         Ok(renewable(reg, grant))
+    }
+
+    /// A grant that is not taken is given back, as well as that goes.
+    async fn discard(&self, reg: &Registration, token: &Token, values: Values<'_>) {
+        let (secret, hint) = match token.refresh_token() {
+            Some(token) => (token.secret(), "refresh_token"),
+            None => (token.access_token().secret(), "access_token"),
+        };
+        // A provider that cannot be told has an end user who can: the grant stands on its own pages.
+        let _ = self.revoke(reg, &Secret::new(secret.clone()), hint, values).await;
     }
 
     /// The reply's token for a longer one (Q49). What the second reply leaves out is the first's.
@@ -204,7 +227,7 @@ impl TokenClient {
         let request = extras.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let call = TokenCall { client: self, call };
         let token = token_of(request.request_async(&call).await)?;
-        Ok(Grant { refresh_token: None, ..granted(reg, &token)? })
+        Ok(Grant { refresh_token: None, ..self.bound(reg, granted(reg, &token)?)? })
     }
 
     /// The crate's client for the call's endpoint, and what goes on its request besides. `standard` is what a place in the URL may name.
@@ -220,19 +243,18 @@ impl TokenClient {
         Ok((proving(reg, call.client_auth()).set_token_uri(TokenUrl::from_url(url)), extras))
     }
 
-    /// The client's assertion, where that is how it proves itself; the crate knows the other ways.
+    /// The client's assertion or self-made secret, where that is how it proves itself; the crate knows the other ways.
     pub(super) fn proof(&self, reg: &Registration, auth: ClientAuth, url: &Url) -> Result<Pairs, TokenError> {
         match auth {
             ClientAuth::PrivateKeyJwt => Ok(self.client_assertion(reg, url)?.map(|(name, value)| (name.to_owned(), value)).to_vec()),
-            ClientAuth::Basic | ClientAuth::BasicRaw | ClientAuth::Body | ClientAuth::None | ClientAuth::SecretJwt | ClientAuth::Mtls => {
-                Ok(Pairs::new())
-            }
+            ClientAuth::SecretJwt => Ok(vec![("client_secret".to_owned(), self.own_secret(reg)?)]),
+            ClientAuth::Basic | ClientAuth::BasicRaw | ClientAuth::Body | ClientAuth::None | ClientAuth::Mtls => Ok(Pairs::new()),
         }
     }
 
     /// The injected HTTP client: what comes back to the crate is a grant it can parse, or a [`TokenError`].
     async fn call(&self, call: Call<'_>, http: HttpRequest) -> Result<HttpResponse, TokenError> {
-        let response = self.send(call.reshaped(http)?).await?;
+        let response = self.send(call.reg, call.reshaped(http)?).await?;
         let status = response.status().as_u16();
         let retry_after = self.retry_after(response.headers());
         match reply::read(status, response.body(), call.reg, self.clock.now()) {
@@ -324,7 +346,9 @@ pub(super) fn granted(reg: &Registration, reply: &Token) -> Result<Grant, TokenE
         None => Some(EXPIRES_IN_UNTOLD),
     };
     let token_type = match reply.token_type().as_ref() {
+        // The crate gives them in lower case.
         "bearer" => "Bearer",
+        "dpop" => "DPoP",
         // What such a token is bound to cannot be shown (Q37); a call with it as a bearer's would be refused at best.
         mac if mac.eq_ignore_ascii_case("mac") => return Err(TokenError::unusable(200, "a token of a kind that cannot be attached", None)),
         other => other,

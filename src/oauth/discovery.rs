@@ -38,10 +38,21 @@ pub(super) struct Metadata {
     pub(super) device_authorization: Option<Url>,
     pub(super) par: Option<Url>,
     pub(super) jwks: Option<Url>,
+    /// Where clients call that show a certificate (RFC 8705 §5).
+    pub(super) mtls: Aliases,
     pub(super) par_required: bool,
     pub(super) iss_promised: bool,
     /// `id_token_signing_alg_values_supported`; empty where it is not told.
     pub(super) id_token_algorithms: Vec<String>,
+}
+
+/// `mtls_endpoint_aliases`.
+#[derive(Debug, Default)]
+pub(super) struct Aliases {
+    pub(super) token: Option<Url>,
+    pub(super) revocation: Option<Url>,
+    pub(super) device_authorization: Option<Url>,
+    pub(super) par: Option<Url>,
 }
 
 /// Which endpoint a call needs.
@@ -75,7 +86,14 @@ impl TokenClient {
             Err(Missing::Absent) if reg.token_url.is_some() => return Ok(None),
             Err(missing) => return Err(failed(missing)),
         };
+        let alias = match endpoint {
+            Endpoint::Authorization => &None,
+            Endpoint::Token => &metadata.mtls.token,
+            Endpoint::Revocation => &metadata.mtls.revocation,
+            Endpoint::DeviceAuthorization => &metadata.mtls.device_authorization,
+        };
         let found = match endpoint {
+            _ if reg.proofs.identity.is_some() && alias.is_some() => alias,
             Endpoint::Authorization => &metadata.authorization,
             Endpoint::Token => &metadata.token,
             Endpoint::Revocation => &metadata.revocation,
@@ -164,7 +182,7 @@ fn read(document: &Value, issuer: &str, further: &[Box<str>], at: &Url) -> Resul
     if !document["issuer"].as_str().is_some_and(|told| is_issuer(told, issuer, further)) {
         return Err(cannot("the issuer's metadata is another issuer's: `issuer` must be written exactly as the provider does"));
     }
-    let url = |name: &str| match document[name].as_str() {
+    let url_in = |object: &Value, name: &str| match object[name].as_str() {
         None => Ok(None),
         Some(text) => match text.parse::<Url>().ok().filter(|url| may_name(at, url)) {
             Some(url) => Ok(Some(url)),
@@ -173,6 +191,8 @@ fn read(document: &Value, issuer: &str, further: &[Box<str>], at: &Url) -> Resul
             }
         },
     };
+    let url = |name: &str| url_in(document, name);
+    let alias = |name: &str| url_in(&document["mtls_endpoint_aliases"], name);
     let flag = |name: &str| document[name] == Value::Bool(true);
     let algorithms = document["id_token_signing_alg_values_supported"].as_array();
     Ok(Metadata {
@@ -182,6 +202,12 @@ fn read(document: &Value, issuer: &str, further: &[Box<str>], at: &Url) -> Resul
         device_authorization: url("device_authorization_endpoint")?,
         par: url("pushed_authorization_request_endpoint")?,
         jwks: url("jwks_uri")?,
+        mtls: Aliases {
+            token: alias("token_endpoint")?,
+            revocation: alias("revocation_endpoint")?,
+            device_authorization: alias("device_authorization_endpoint")?,
+            par: alias("pushed_authorization_request_endpoint")?,
+        },
         par_required: flag("require_pushed_authorization_requests"),
         iss_promised: flag("authorization_response_iss_parameter_supported"),
         id_token_algorithms: algorithms.into_iter().flatten().filter_map(Value::as_str).take(32).map(str::to_owned).collect(),

@@ -40,7 +40,11 @@ impl TokenClient {
                     put(&mut pairs, "client_secret", secret.expose());
                 }
             }
-            ClientAuth::None | ClientAuth::SecretJwt | ClientAuth::Mtls => put(&mut pairs, "client_id", &reg.client_id),
+            ClientAuth::None | ClientAuth::Mtls => put(&mut pairs, "client_id", &reg.client_id),
+            ClientAuth::SecretJwt => {
+                put(&mut pairs, "client_id", &reg.client_id);
+                put(&mut pairs, "client_secret", &self.own_secret(reg)?);
+            }
             ClientAuth::PrivateKeyJwt => {
                 put(&mut pairs, "client_id", &reg.client_id);
                 for (name, value) in self.client_assertion(reg, url)? {
@@ -48,7 +52,7 @@ impl TokenClient {
                 }
             }
         }
-        self.send(call.request(url, &pairs, authorization)?).await
+        self.send(reg, call.request(url, &pairs, authorization)?).await
     }
 
     /// A grant of the token endpoint for these fields, in the standard shape, the registration's own parameters beside them.
@@ -81,7 +85,7 @@ impl TokenClient {
         let (status, retry_after) = (response.status().as_u16(), self.retry_after(response.headers()));
         match reply::read(status, response.body(), call.reg, self.clock.now()) {
             Reply::Granted(value) => match serde_json::from_value(value) {
-                Ok(token) => client::granted(call.reg, &token).map_err(|error| (None, error)),
+                Ok(token) => client::granted(call.reg, &token).and_then(|grant| self.bound(call.reg, grant)).map_err(|error| (None, error)),
                 Err(_) => Err((None, TokenError::unusable(status, "a reply that cannot be read", None))),
             },
             Reply::Refused(refusal) => {

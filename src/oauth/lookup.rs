@@ -1,16 +1,17 @@
 //! Calls right after connecting for what the token reply does not hold (Q57): the tenant, the data centre, the API's host.
 
+use super::client::unanswered;
 use super::discovery::allowed;
 use super::error::TokenError;
 use super::shape::{header, lacking};
 use super::values::{Named, Values, capture};
 use super::{Grant, TokenClient};
-use crate::attach::{Around, Prepared};
+use crate::attach::{Around, Prepared, Scheme, dpop};
 use crate::base::credential::Credential;
 use crate::provider::{Lookup, Registration};
 use bytes::Bytes;
-use http::Request;
 use http::header::{ACCEPT, HeaderValue};
+use http::{Request, Response, StatusCode};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -61,18 +62,13 @@ impl TokenClient {
         }
         let credential =
             Credential { access_token: grant.access_token.clone(), token_type: grant.token_type.clone(), key: grant.key.clone() };
-        let (mut head, body) = request.into_parts();
-        let scheme = lookup.scheme.as_ref().unwrap_or(&reg.attach);
-        scheme
-            .attach(&credential, &Prepared::new(), &mut head, || Around {
-                now: self.clock.now(),
-                tls: url.scheme() == "https",
-                // What `allowed` let pass is either.
-                private: true,
-                form: None,
-            })
-            .map_err(|_| TokenError::unusable(200, "a token that cannot be attached", None))?;
-        let response = self.send(Request::from_parts(head, body)).await?;
+        let (scheme, prepared) = (lookup.scheme.as_ref().unwrap_or(&reg.attach), Prepared::new());
+        let mut response = self.look(reg, scheme, (&credential, &prepared), request.clone()).await?;
+        // The API's own nonce (RFC 9449 §9), for which it is asked once more.
+        if let Some(nonce) = dpop::nonce_in(response.headers()).filter(|_| response.status() == StatusCode::UNAUTHORIZED) {
+            prepared.nonces().learn(0, nonce);
+            response = self.look(reg, scheme, (&credential, &prepared), request).await?;
+        }
         let (status, retry_after) = (response.status().as_u16(), self.retry_after(response.headers()));
         let unusable = |why| TokenError::unusable(status, why, retry_after);
         if !response.status().is_success() {
@@ -84,5 +80,21 @@ impl TokenClient {
             (values, None) => Ok(values.into_iter().map(|(name, value)| (name, value.into())).collect()),
             (_, Some(_)) => Err(unusable("no value that fits, to a lookup after connecting")),
         }
+    }
+    /// One request of a lookup, the token on it.
+    async fn look(
+        &self,
+        reg: &Registration,
+        scheme: &Scheme,
+        (credential, prepared): (&Credential, &Prepared),
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, TokenError> {
+        let (mut head, body) = request.into_parts();
+        let around = Around { now: self.clock.now(), tls: head.uri.scheme_str() != Some("http"), private: true, server: 0, form: None };
+        scheme
+            .attach(credential, prepared, &mut head, || around)
+            .map_err(|_| TokenError::unusable(200, "a token that cannot be attached", None))?;
+        let fetch = self.fetch.clone().called_as(reg.proofs.identity.clone());
+        fetch.send(Request::from_parts(head, body)).await.map_err(unanswered)
     }
 }

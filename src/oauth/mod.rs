@@ -17,6 +17,7 @@ mod life;
 mod lookup;
 mod mint;
 mod oauth1;
+mod proofs;
 mod refusal;
 mod reply;
 mod revoke;
@@ -29,6 +30,7 @@ pub use client::{Grant, REFRESH_EXPIRES_AT, Revoked, TokenClient, note_learnt, r
 pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, Verdict};
 pub use oauth1::Pair;
+pub use proofs::new_key;
 pub use refusal::is_sign_of;
 pub use reply::split_scopes;
 pub use values::Values;

@@ -33,7 +33,7 @@ impl TokenClient {
         let oauth1 = spoken(reg)?;
         let url = oauth1.request_token_url.as_ref().ok_or_else(|| TokenError::cannot("the provider has no `request_token_url`"))?;
         let url = Named { reg, values, standard: &[], redirect_uri: None }.url(url).ok_or_else(lacking)?;
-        let (status, members) = self.signed_post(oauth1, &url, None, &[("oauth_callback", callback)]).await?;
+        let (status, members) = self.signed_post(reg, &url, None, &[("oauth_callback", callback)]).await?;
         if oauth1.confirms_callback && members.get("oauth_callback_confirmed").is_none_or(|said| !said.eq_ignore_ascii_case("true")) {
             return Err(TokenError::unusable(status, "no oauth_callback_confirmed", None));
         }
@@ -79,9 +79,8 @@ impl TokenClient {
         verifier: &Secret,
         values: Values<'_>,
     ) -> Result<Grant, TokenError> {
-        let oauth1 = spoken(reg)?;
         let url = self.token_endpoint(reg, values).await?;
-        let (status, members) = self.signed_post(oauth1, &url, Some(temporary), &[("oauth_verifier", verifier.expose())]).await?;
+        let (status, members) = self.signed_post(reg, &url, Some(temporary), &[("oauth_verifier", verifier.expose())]).await?;
         let pair = pair(status, &members)?;
         let reply = members.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<Map<_, _>>();
         let (learnt, lacking) = captured(reg, &Value::Object(reply));
@@ -98,11 +97,12 @@ impl TokenClient {
     /// A POST without a body, signed in its header.
     async fn signed_post(
         &self,
-        oauth1: &OAuth1,
+        reg: &Registration,
         url: &Url,
         token: Option<&Pair>,
         more: &[(&str, &str)],
     ) -> Result<(u16, BTreeMap<String, String>), TokenError> {
+        let oauth1 = spoken(reg)?;
         allowed(url)?;
         let unusable = || TokenError::cannot("the endpoint's URL cannot be used");
         let host = url.host_str().ok_or_else(unusable)?;
@@ -126,7 +126,7 @@ impl TokenClient {
             .header(CONTENT_LENGTH, HeaderValue::from_static("0"))
             .body(Bytes::new())
             .map_err(|_| unusable())?;
-        let response = self.send(request).await?;
+        let response = self.send(reg, request).await?;
         self.members(&response)
     }
 

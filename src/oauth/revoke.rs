@@ -1,6 +1,6 @@
 //! Revocation (RFC 7009), and the shapes that other providers give it (Q66). What an answer's body holds is not asked where its status is a success.
 
-use super::client::{Client, json_ok, proving, unanswered};
+use super::client::{Client, json_ok, proving};
 use super::discovery::{Endpoint, allowed};
 use super::error::TokenError;
 use super::form::{Pairs, put};
@@ -69,7 +69,7 @@ impl TokenClient {
         let uri = url.as_str().parse().map_err(|_| RevokeFault::Failed(TokenError::cannot("the revocation URL cannot be used")))?;
         *http.uri_mut() = uri;
         let request: Request<Bytes> = call.reshaped(http).map_err(RevokeFault::Failed)?;
-        let response = self.fetch.send(request).await.map_err(|error| RevokeFault::Failed(unanswered(error)))?;
+        let response = self.send(call.reg, request).await.map_err(RevokeFault::Failed)?;
         let status = response.status().as_u16();
         // RFC 7009 §2.2: any 200 is a success, also for a token that the provider does not know; its body says nothing.
         if response.status().is_success() {

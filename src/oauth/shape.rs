@@ -3,15 +3,14 @@
 //! The order is that of the definition language: the standard parameters, less those left out, renamed, with the definition's own set over
 //! them. With a shape that says nothing the standard request goes out as it is (RFC 6749 §3.2: a form post with nothing in the URL).
 
-use super::client::unanswered;
+use super::discovery;
 use super::error::TokenError;
 use super::form::{Pairs, basic};
 use super::values::{Named, Values};
-use super::{TokenClient, discovery};
 use crate::provider::{BodyFormat, CallShape, ClientAuth, Filled, Registration};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response};
+use http::{Method, Request};
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -125,12 +124,6 @@ impl<'a> Call<'a> {
         let shown = standard.headers().get(AUTHORIZATION).cloned();
         let authorization = if raw { Some(basic(self.reg, ClientAuth::BasicRaw)?) } else { shown };
         self.request(&url, &pairs, authorization)
-    }
-}
-
-impl TokenClient {
-    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TokenError> {
-        self.fetch.send(request).await.map_err(unanswered)
     }
 }
 

@@ -5,6 +5,7 @@ mod device;
 mod discovery;
 mod id_token;
 mod mint;
+mod proofs;
 
 use super::*;
 use crate::attach::Scheme;
@@ -182,6 +183,7 @@ pub(crate) fn registration(base: &str) -> Registration {
         refresh: RefreshPolicy::default(),
         keep_alive: None,
         verified: Verified::Full,
+        proofs: Default::default(),
         oauth1: None,
         dialect: Default::default(),
     }

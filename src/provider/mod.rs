@@ -8,6 +8,7 @@ mod hosts;
 mod key;
 mod oauth1;
 mod place;
+mod proofs;
 mod text;
 mod values;
 
@@ -20,6 +21,7 @@ pub use hosts::TokenHost;
 pub use key::{JwtKey, KeyFault};
 pub use oauth1::OAuth1;
 pub use place::{Capture, From, Input, Kind, Lookup};
+pub use proofs::{Proofs, SecretJwt};
 pub use text::{Filled, FilledFault};
 pub use values::{Metadata, NoOrigin, OriginTemplate, origin};
 
@@ -188,6 +190,8 @@ pub struct Registration {
     /// Refresh a grant that was not used for so long, because it would die of disuse.
     pub keep_alive: Option<Duration>,
     pub verified: Verified,
+    /// Keys and certificates that the client and its tokens are proved by.
+    pub proofs: Proofs,
     /// There where the provider speaks OAuth 1.0a; `authorize_url` and `token_url` are that protocol's then.
     pub oauth1: Option<OAuth1>,
     /// Where the provider departs from the RFCs.

@@ -113,7 +113,7 @@ impl OriginTemplate {
         let origin = origin(self.tls, &authority).ok_or(NoOrigin::Refused)?;
         let secure = self.tls || self.plain_http_anywhere || origin.is_loopback();
         let allowed = reg.token_host_allowed_for(&origin.host, origin.port, |name| value(name).map(Cow::Borrowed));
-        if secure && allowed { Ok(origin) } else { Err(NoOrigin::Refused) }
+        if secure && allowed { Ok(reg.proofs.reach(origin)) } else { Err(NoOrigin::Refused) }
     }
 
     /// Whether some connection could call it: asked at load, so that a route that never works is told.

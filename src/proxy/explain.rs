@@ -98,6 +98,7 @@ pub fn scheme_words(scheme: &Scheme) -> String {
         Scheme::Header(name) => format!("{{header: {name}}}"),
         Scheme::Query(name) => format!("{{query: {name}}}"),
         Scheme::Basic => "basic".to_owned(),
+        Scheme::Dpop => "dpop".to_owned(),
         Scheme::OAuth1(_) => "oauth1".to_owned(),
     }
 }

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::error::ProxyError;
 use super::expired::{self, Held};
 use super::relay::{ProxyBody, Relay};
-use super::{Target, View, headers};
+use super::{Target, View, headers, nonce};
 use crate::attach::{Around, Needs, Place, oauth1};
 use crate::base::clock::Clock;
 use crate::config::{RouteOrigin, Timeouts};
@@ -81,8 +81,8 @@ impl Call<'_> {
 
 /// Sends the call and answers with what came back.
 ///
-/// Two repeats are possible, each at most once: after a 401 to a token that `rejected` could replace, and after an idle connection turned
-/// out closed under an idempotent request without a body.
+/// Three repeats are possible, each at most once: with the nonce that a server wants in proofs, after a 401 to a token that `rejected` could
+/// replace, and after an idle connection turned out closed under an idempotent request without a body.
 pub(super) async fn forward(
     pool: &Rc<Pool<OutBody>>,
     call: Call<'_>,
@@ -93,7 +93,7 @@ pub(super) async fn forward(
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let route = call.target.route;
     let deadline = route.timeouts.total.map(|total| Instant::now() + total);
-    let (mut stale_once, mut rejected_once) = (false, false);
+    let (mut stale_once, mut rejected_once, mut nonce_once) = (false, false, false);
     loop {
         // Anew for each token: a newer one may be of a connection that was made again since.
         let own = call.own(token.as_deref())?;
@@ -105,8 +105,20 @@ pub(super) async fn forward(
                     // No `Upgrade` ever goes upstream (RFC 9110 §7.8): passed on, this would open a tunnel that nobody checks.
                     return Err(ProxyError::UpstreamBadResponse("it switched protocols unasked".to_owned()));
                 }
+                let wants_nonce = nonce::learn(route, origin, token.as_deref(), &response);
+                if wants_nonce
+                    && !nonce_once
+                    && let Some(again) = again(upload.as_ref())
+                {
+                    nonce_once = true;
+                    call.cx.replayed();
+                    body = again;
+                    continue;
+                }
                 let mut held = Held::new();
+                // A wish for a nonce says nothing against the token: no refresh would mend it.
                 if !rejected_once
+                    && !wants_nonce
                     && let Some(used) = &token
                     && is_expired(&call, &mut response, deadline, &mut held).await?
                     && let Some(again) = again(upload.as_ref())
@@ -190,7 +202,8 @@ fn build(
         let (mut head, body) = request.into_parts();
         // What is signed is what the body's own bytes are, whoever else may have read its kind otherwise before.
         let form = (route.attach.needs() == Needs::Form && oauth1::is_form(&head.headers)).then(|| body.as_whole()).flatten();
-        let around = || Around { now: call.clock.now(), tls: origin.tls, private: origin.tls || origin.is_loopback(), form };
+        let (now, server) = (call.clock.now(), origin.id.0);
+        let around = || Around { now, tls: origin.tls, private: origin.tls || origin.is_loopback(), server, form };
         let attached = route.attach.attach(&token.credential, &token.prepared, &mut head, around);
         attached.map_err(|failed| ProxyError::Internal(failed.to_string()))?;
         request = Request::from_parts(head, body);

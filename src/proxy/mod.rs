@@ -11,6 +11,7 @@ pub mod explain;
 mod forward;
 mod guard;
 mod headers;
+mod nonce;
 mod placeholder;
 mod relay;
 mod resolve;

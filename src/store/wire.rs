@@ -6,10 +6,14 @@ use super::record::{Connection, State};
 use crate::base::clock::UnixMillis;
 use crate::base::ids::{ConnectionKey, DEFAULT_ACCOUNT, random_id};
 use crate::base::secret::Secret;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use zeroize::Zeroizing;
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "provider",
     "end_user",
     "account",
@@ -23,7 +27,14 @@ const FIELDS: [&str; 13] = [
     "api_key",
     "username",
     "password",
+    "dpop_key",
 ];
+
+/// The type of a token that is bound to a key (RFC 9449 §5).
+const BOUND: &str = "DPoP";
+
+const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
+const PEM_END: &str = "-----END PRIVATE KEY-----";
 
 /// Reads one import line. A grant with a refresh token alone counts as expired now, so that its first call refreshes it.
 ///
@@ -56,7 +67,18 @@ pub fn parse_line(fields: Map<String, Value>, now: UnixMillis) -> Result<Connect
     if token_secret.is_some() && access_token.is_none() {
         return Err("`token_secret` signs with an `access_token` (OAuth 1.0a), which is missing".to_owned());
     }
-    let typed_as = if token_secret.is_some() { "OAuth1" } else { typed_as };
+    let key = dpop_key(&fields)?;
+    if key.is_some() && typed.is_some() {
+        return Err("`dpop_key` is what a token is bound to, and an `api_key` or a password is bound to none".to_owned());
+    }
+    if key.is_some() && token_secret.is_some() {
+        return Err("`dpop_key` and `token_secret` do not go together".to_owned());
+    }
+    let typed_as = match (&key, &token_secret) {
+        (Some(_), _) => BOUND,
+        (None, Some(_)) => "OAuth1",
+        (None, None) => typed_as,
+    };
     let access_token = access_token.or(typed);
     if access_token.is_none() && refresh_token.is_none() {
         return Err("one of `access_token`, `refresh_token`, `api_key`, and `username` with `password` is needed".to_owned());
@@ -83,7 +105,7 @@ pub fn parse_line(fields: Map<String, Value>, now: UnixMillis) -> Result<Connect
         last_error: None,
         refresh_failures: 0,
         refresh_not_before: None,
-        key_material: token_secret.map(Secret::new),
+        key_material: key.or(token_secret.map(Secret::new)),
     })
 }
 
@@ -102,6 +124,9 @@ pub fn import_line(connection: &Connection) -> Value {
     }
     if let Some(token) = &connection.refresh_token {
         line["refresh_token"] = token.expose().into();
+    }
+    if let Some(key) = connection.key_material.as_ref().filter(|_| connection.token_type.eq_ignore_ascii_case(BOUND)) {
+        line["dpop_key"] = format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", key.expose()).into();
     }
     line
 }
@@ -145,6 +170,18 @@ fn typed(fields: &Map<String, Value>) -> Result<(Option<String>, &'static str), 
         (Some(_), ..) => Err("`api_key` and `username` do not go together".to_owned()),
         (None, ..) => Err("`username` and `password` go together".to_owned()),
     }
+}
+
+/// The key that a token is bound to: PKCS#8 in PEM, on P-256. Its base64 is the form in which connections keep it.
+fn dpop_key(fields: &Map<String, Value>) -> Result<Option<Secret>, String> {
+    let Some(pem) = text(fields, "dpop_key")?.map(Zeroizing::new) else { return Ok(None) };
+    let body = pem.trim().strip_prefix(PEM_BEGIN).and_then(|rest| rest.strip_suffix(PEM_END));
+    let key = body.map(|body| Secret::new(body.split_ascii_whitespace().collect::<String>()));
+    let is_key = |key: &Secret| {
+        let der = STANDARD.decode(key.expose()).map(Zeroizing::new);
+        der.is_ok_and(|der| EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).is_ok())
+    };
+    key.filter(is_key).map(Some).ok_or_else(|| "`dpop_key` must be a private key on P-256 in PEM (PKCS#8)".to_owned())
 }
 
 /// A token that can stand in a header: what a file or a shell put around it would fail each call.
@@ -234,6 +271,23 @@ mod tests {
             let error = check(line).expect_err(line);
             assert!(error.contains(expected), "{line}: {error}");
             assert!(!error.contains("CANARY"), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn p30_a_bound_token_comes_and_goes_with_its_key() {
+        let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("generated").serialize_pem();
+        let line = json!({"provider": "g", "end_user": "m", "access_token": "a", "dpop_key": pem});
+        let connection = check(&line.to_string()).expect("valid");
+        assert_eq!(&*connection.token_type, "DPoP");
+        let again = check(&import_line(&connection).to_string()).expect("valid");
+        assert!(connection.key_material.is_some() && again.key_material == connection.key_material);
+        assert!(!shown(&connection).to_string().contains("dpop_key"));
+        let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("generated").serialize_pem();
+        for key in ["CANARY", &other, &pem.replace("MIG", "CANARY")] {
+            let error =
+                check(&json!({"provider": "g", "end_user": "m", "access_token": "a", "dpop_key": key}).to_string()).expect_err("refused");
+            assert!(error.contains("`dpop_key` must be") && !error.contains("CANARY"), "{error}");
         }
     }
 

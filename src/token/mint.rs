@@ -73,7 +73,8 @@ impl Flight {
             return Round::Again;
         }
         let (began, stopwatch) = (self.keeper.clock.now(), Instant::now());
-        let answer = self.ask(means, subject.as_deref()).await;
+        let key = old.as_ref().and_then(|keyed| keyed.record.key_material.as_ref());
+        let answer = self.ask(means, subject.as_deref(), key).await;
         match answer {
             Ok(grant) => self.keep(old.as_ref(), Minted { grant, began, took: stopwatch.elapsed() }, epoch).await,
             Err(error) => match old {
@@ -83,8 +84,10 @@ impl Flight {
         }
     }
 
-    async fn ask(&self, means: Means<'_>, subject: Option<&Token>) -> Result<Grant, TokenError> {
-        let (client, reg) = (&self.keeper.client, &*self.reg);
+    /// `key` is the one that the connection's tokens are bound to so far, where they are.
+    async fn ask(&self, means: Means<'_>, subject: Option<&Token>, key: Option<&Secret>) -> Result<Grant, TokenError> {
+        let reg = &*self.reg;
+        let client = self.keeper.client.holding(reg, key)?;
         match (means, subject) {
             (Means::JwtBearer(bearer), _) => {
                 let end_user = (!self.key.is_app()).then_some(&*self.key.end_user);

@@ -151,11 +151,12 @@ impl Flight {
     /// is used (Q46).
     async fn ask_for_new(&self, record: &Connection, sent: &Secret) -> Result<Grant, TokenError> {
         let values = Values { access_token: Some(&record.access_token), ..Values::of(&record.metadata) };
-        let answer = self.keeper.client.refresh(&self.reg, sent, values).await;
+        let client = self.keeper.client.holding(&self.reg, record.key_material.as_ref())?;
+        let answer = client.refresh(&self.reg, sent, values).await;
         match answer {
             Err(error) if error.sent && !error.answered && self.reg.dialect.renewal.replay => {
                 tracing::info!(provider.id = %self.reg.id, connection.id = %record.id, error = %error, "the answer to a refresh was lost: it is asked for once more");
-                self.keeper.client.refresh(&self.reg, sent, values).await
+                client.refresh(&self.reg, sent, values).await
             }
             answer => answer,
         }

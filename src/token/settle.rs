@@ -273,6 +273,9 @@ pub(super) fn renewed(old: &Connection, grant: &Grant, began: UnixMillis, last_u
         new.refresh_token = Some(refresh_token.clone());
     }
     new.token_type = grant.token_type.clone();
+    if grant.key.is_some() {
+        new.key_material = grant.key.clone();
+    }
     // From before the request went out: the token may be older than its arrival, never younger.
     new.obtained_at = began;
     new.expires_at = grant.expires_in.map(|life| began.plus(life));

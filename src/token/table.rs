@@ -1,6 +1,7 @@
 //! The prepared table: what the hot path reads, and the rules by which a slot may be filled and must be emptied.
 
 use super::keeper::{KeeperError, Token};
+use crate::attach::dpop::Nonces;
 use crate::base::clock::UnixMillis;
 use crate::base::ids::{ConnectionKey, ConnectionKeyRef};
 use crate::base::secret::Secret;
@@ -81,6 +82,8 @@ pub(super) struct Slot {
     pub(super) last_used: AtomicI64,
     /// Milliseconds since the keeper's start before which no background refresh begins; `u64::MAX` while one is under way.
     pub(super) ahead_from: AtomicU64,
+    /// Of the token that was shown before: the servers are the same, and without their nonces the next call would be sent twice.
+    nonces: Nonces,
     state: Mutex<SlotState>,
 }
 
@@ -124,6 +127,12 @@ impl Slot {
         }
     }
 
+    fn keep_nonces(&self, before: Option<Arc<Token>>) {
+        if let Some(before) = before {
+            self.nonces.follow(before.prepared.nonces());
+        }
+    }
+
     pub(super) fn epoch(&self) -> u64 {
         self.state().epoch
     }
@@ -136,7 +145,8 @@ impl Slot {
             return false;
         }
         (state.shown, state.ended) = (token.version, false);
-        self.token.store(Some(Arc::clone(token)));
+        self.keep_nonces(self.token.swap(Some(Arc::clone(token))));
+        token.prepared.nonces().adopt(&self.nonces);
         true
     }
 
@@ -161,7 +171,8 @@ impl Slot {
         state.epoch += 1;
         state.told = Some(version);
         (state.shown, state.ended, state.not_before) = (0, false, None);
-        self.token.store(None);
+        // A write of our own is told here before its token is shown.
+        self.keep_nonces(self.token.swap(None));
         // An end to the wait between background refreshes; one that is under way sets its own.
         let _ = self.ahead_from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |from| (from != u64::MAX).then_some(0));
     }

@@ -20,6 +20,9 @@ use tokio_rustls::client::TlsStream;
 /// How long one address has a head start before the next is tried beside it (RFC 8305 §5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
 
+/// HTTP/2 where the server has it.
+const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+
 /// Why no connection came about. Nothing of a request was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectFault {
@@ -46,6 +49,7 @@ impl ConnectError {
 /// Dials origins; one a worker, sharing the TLS configuration and its session cache.
 #[derive(Clone)]
 pub struct Connector {
+    roots: Arc<TlsRoots>,
     tls: Arc<ClientConfig>,
 }
 
@@ -57,8 +61,8 @@ impl std::fmt::Debug for Connector {
 
 impl Connector {
     /// Connects that offer HTTP/2 and HTTP/1.1 by ALPN.
-    pub fn new(roots: &TlsRoots) -> Self {
-        Connector { tls: roots.client_config(&[b"h2", b"http/1.1"]) }
+    pub fn new(roots: &Arc<TlsRoots>) -> Self {
+        Connector { roots: Arc::clone(roots), tls: roots.client_config(ALPN) }
     }
 
     /// A stream to the origin, and whether HTTP/2 was agreed on.
@@ -82,7 +86,11 @@ impl Connector {
         }
         let name = ServerName::try_from(origin.dial_host().to_owned())
             .map_err(|_| ConnectError::new(ConnectFault::Tls, "the host is no name that a certificate can carry"))?;
-        let stream = TlsConnector::from(Arc::clone(&self.tls))
+        let tls = match &origin.identity {
+            None => Arc::clone(&self.tls),
+            Some(identity) => identity.client_config(&self.roots, ALPN),
+        };
+        let stream = TlsConnector::from(tls)
             .connect(name, tcp)
             .await
             .map_err(|error| ConnectError::new(ConnectFault::Tls, format!("TLS handshake failed: {error}")))?;

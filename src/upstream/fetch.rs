@@ -3,6 +3,7 @@
 //! For token, revocation and discovery endpoints; calls of client apps go through the pool. Deliberately absent: redirects (a token endpoint
 //! that names another place gets no secret there), retries (the caller knows whether a second try is safe) and pooling.
 
+use super::identity::TlsIdentity;
 use super::origin::Origin;
 use super::tls::TlsRoots;
 use bytes::Bytes;
@@ -58,17 +59,24 @@ pub struct FetchError {
 pub struct Fetch {
     tls: Arc<TlsRoots>,
     total: Duration,
+    identity: Option<Arc<TlsIdentity>>,
 }
 
 impl Fetch {
     pub fn new(tls: Arc<TlsRoots>) -> Fetch {
-        Fetch { tls, total: TOTAL }
+        Fetch { tls, total: TOTAL, identity: None }
     }
 
     /// The same with another limit on a call's whole time.
     #[must_use]
     pub fn with_timeout(self, total: Duration) -> Fetch {
         Fetch { total, ..self }
+    }
+
+    /// The same, showing this certificate to servers that ask for one.
+    #[must_use]
+    pub fn called_as(self, identity: Option<Arc<TlsIdentity>>) -> Fetch {
+        Fetch { identity, ..self }
     }
 
     /// Sends the request and reads the whole answer, whatever its status. The URI is absolute: `https`, or `http` to loopback.
@@ -110,7 +118,11 @@ impl Fetch {
         }
         let name = ServerName::try_from(origin.dial_host().to_owned())
             .map_err(|_| (FetchFault::Tls, format!("`{}` is no name that a certificate can hold", origin.authority)))?;
-        let connector = tokio_rustls::TlsConnector::from(self.tls.client_config(&[b"http/1.1"]));
+        let config = match &self.identity {
+            None => self.tls.client_config(&[b"http/1.1"]),
+            Some(identity) => identity.client_config(&self.tls, &[b"http/1.1"]),
+        };
+        let connector = tokio_rustls::TlsConnector::from(config);
         let tls = connector.connect(name, tcp).await;
         let tls = tls.map_err(|error| (FetchFault::Tls, format!("TLS with {} failed: {error}", origin.authority)))?;
         speak(tls, &origin, request, sent).await

@@ -2,12 +2,14 @@
 
 pub mod connect;
 pub mod fetch;
+pub mod identity;
 pub mod origin;
 pub mod pool;
 pub mod tls;
 
 pub use connect::{ConnectError, ConnectFault, Connector};
 pub use fetch::{Fetch, FetchError, FetchFault};
+pub use identity::{IdentityFault, TlsIdentity};
 pub use origin::{BadHost, Origin, OriginId};
 pub use pool::{Lease, Pool, SendFault, Stage};
 pub use tls::TlsRoots;

@@ -1,5 +1,6 @@
 //! An upstream's origin, interned so that a pool finds its idle connections by a small number.
 
+use super::identity::TlsIdentity;
 use http::HeaderValue;
 use http::uri::{Authority, Scheme};
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ pub struct Origin {
     pub authority: Authority,
     /// The authority as the `Host` header says it.
     pub host_header: HeaderValue,
+    /// The certificate that its connections show, where there is one.
+    pub identity: Option<Arc<TlsIdentity>>,
 }
 
 /// A host and port that cannot stand in a URL's authority.
@@ -28,7 +31,7 @@ pub struct Origin {
 #[error("`{0}` is not a host that a URL can name")]
 pub struct BadHost(pub String);
 
-static IDS: LazyLock<Mutex<HashMap<(bool, String), u32>>> = LazyLock::new(Mutex::default);
+static IDS: LazyLock<Mutex<HashMap<(bool, String, u32), u32>>> = LazyLock::new(Mutex::default);
 
 impl Origin {
     /// The origin `https://host:port` (`http://` without `tls`).
@@ -45,11 +48,16 @@ impl Origin {
         }
         let authority: Authority = text.parse().map_err(|_| bad())?;
         let host_header = HeaderValue::from_str(&text).map_err(|_| bad())?;
-        // Taken at config load, and once a token for a host of its connection's own; never on the path of an ordinary call.
-        let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        let id = OriginId(*ids.entry((tls, text)).or_insert(next));
-        Ok(Arc::new(Origin { id, tls, host: host.into(), port, authority, host_header }))
+        Ok(Arc::new(Origin { id: id_of(tls, text, 0), tls, host: host.into(), port, authority, host_header, identity: None }))
+    }
+
+    /// The same place, called with this certificate or none: to a pool it is another. Without TLS there is nothing to show it on.
+    #[must_use]
+    pub fn called_as(&self, identity: Option<&Arc<TlsIdentity>>) -> Arc<Origin> {
+        let identity = identity.filter(|_| self.tls);
+        let number = identity.map_or(0, |identity| identity.number());
+        let id = id_of(self.tls, self.authority.as_str().to_owned(), number);
+        Arc::new(Origin { id, identity: identity.cloned(), ..self.clone() })
     }
 
     pub fn scheme(&self) -> Scheme {
@@ -66,6 +74,13 @@ impl Origin {
         let host = self.dial_host();
         host == "localhost" || host.ends_with(".localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
+}
+
+fn id_of(tls: bool, authority: String, identity: u32) -> OriginId {
+    // Taken at config load alone; never on the path of a call.
+    let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+    OriginId(*ids.entry((tls, authority, identity)).or_insert(next))
 }
 
 #[cfg(test)]

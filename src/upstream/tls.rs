@@ -3,6 +3,7 @@
 //! Deliberately absent: any switch that turns the checks off. An operator adds a root to the machine's own, or names a bundle in
 //! `SSL_CERT_FILE`, which is read in place of the machine's.
 
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use std::collections::HashMap;
@@ -41,18 +42,28 @@ impl TlsRoots {
         if let Some(config) = configs.get(&alpn) {
             return Arc::clone(config);
         }
-        let config = Arc::new(self.build(alpn.clone()));
+        let config = Arc::new(self.build(alpn.clone(), None));
         configs.insert(alpn, Arc::clone(&config));
         config
     }
 
-    fn build(&self, alpn: Vec<Vec<u8>>) -> ClientConfig {
+    /// Tells these roots from others for as long as they live.
+    pub(super) fn place(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// `certificate` is shown to servers that ask for one.
+    pub(super) fn build(&self, alpn: Vec<Vec<u8>>, certificate: Option<Arc<dyn ResolvesClientCert>>) -> ClientConfig {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         #[expect(clippy::expect_used, reason = "the provider is a constant that supports both versions")]
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("aws-lc-rs supports the default protocol versions");
-        let mut config = builder.with_root_certificates(Arc::clone(self.roots())).with_no_client_auth();
+        let builder = builder.with_root_certificates(Arc::clone(self.roots()));
+        let mut config = match certificate {
+            None => builder.with_no_client_auth(),
+            Some(certificate) => builder.with_client_cert_resolver(certificate),
+        };
         config.alpn_protocols = alpn;
         config
     }

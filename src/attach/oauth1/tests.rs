@@ -210,7 +210,7 @@ fn attached(query: &str, form: Option<&'static [u8]>) -> http::request::Parts {
     let uri = format!("/p?{query}");
     let (mut head, ()) = http::Request::post(uri).header("host", "h.example").body(()).expect("valid").into_parts();
     let credential = Credential { access_token: "t+k".into(), token_type: "OAuth1".into(), key: Some("x".into()) };
-    let around = || Around { now: UnixMillis(1_000), tls: true, private: true, form };
+    let around = || Around { now: UnixMillis(1_000), tls: true, private: true, server: 0, form };
     Scheme::OAuth1(Arc::new(consumer)).attach(&credential, &Prepared::new(), &mut head, around).expect("attached");
     head
 }

@@ -16,14 +16,11 @@ pub(in crate::config) fn read(node: &Node, problems: &Problems) -> Option<Scheme
         if &*scalar.text == "oauth1" {
             return Some(oauth1::unsigned());
         }
-        if &*scalar.text == "dpop" {
-            problems.say(&node.at, format!("`attach: {}` is not in this version yet", scalar.text), None);
-            return None;
-        }
-        let found = [("bearer", Scheme::Bearer), ("basic", Scheme::Basic)].into_iter().find(|(word, _)| *word == scalar.text);
+        let words = [("bearer", Scheme::Bearer), ("basic", Scheme::Basic), ("dpop", Scheme::Dpop)];
+        let found = words.into_iter().find(|(word, _)| *word == scalar.text);
         if found.is_none() {
-            let hint = did_you_mean(&scalar.written, ["bearer", "basic", "oauth1"]);
-            let expected = "`bearer`, `basic`, `oauth1`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`";
+            let hint = did_you_mean(&scalar.written, ["bearer", "basic", "oauth1", "dpop"]);
+            let expected = "`bearer`, `basic`, `oauth1`, `dpop`, `{scheme: WORD}`, `{header: NAME}` or `{query: NAME}`";
             problems.say(&node.at, format!("expected {expected}, found {}", node.found()), hint);
         }
         return found.map(|(_, scheme)| scheme);

@@ -67,12 +67,15 @@ fn flat_keys_become_what_they_say() {
 #[test]
 fn a_client_without_a_secret_is_public_however_it_is_told_to_prove_itself() {
     let both = "client_auth: body\ncalls: {revoke: {client_auth: basic}}\n";
+    let made = rcgen::generate_simple_self_signed(vec!["client.test".to_owned()]).expect("generated");
+    let (cert, key) = (made.cert.pem().replace('\n', "\\n"), made.signing_key.serialize_pem().replace('\n', "\\n"));
+    let certified = format!("client_id: app, client_cert: \"{cert}\", client_cert_key: \"{key}\"");
     for (keys, registration, expected, on_revoke) in [
         (both, CLIENT, ClientAuth::Body, ClientAuth::Basic),
         (both, "client_id: app", ClientAuth::None, ClientAuth::None),
         (&*format!("{both}public_client: basic\n"), "client_id: app", ClientAuth::Basic, ClientAuth::Basic),
         (&*format!("{both}public_client: basic\n"), CLIENT, ClientAuth::Body, ClientAuth::Basic),
-        ("client_auth: mtls\ncalls: {revoke: {client_auth: mtls}}\n", "client_id: app", ClientAuth::Mtls, ClientAuth::Mtls),
+        ("client_auth: mtls\ncalls: {revoke: {client_auth: mtls}}\n", &certified, ClientAuth::Mtls, ClientAuth::Mtls),
     ] {
         let acme = acme(&format!("{URLS}{keys}"), registration);
         assert_eq!((acme.client_auth, acme.dialect.calls.revoke.client_auth), (expected, Some(on_revoke)), "{keys} {registration}");

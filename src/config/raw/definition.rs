@@ -1,5 +1,6 @@
 //! The shapes of a provider definition, which a registration may hold too.
 
+use super::proofs::SecretJwt;
 use super::scalars::*;
 use schemars::JsonSchema;
 use std::collections::BTreeMap;
@@ -48,6 +49,10 @@ pub(super) struct DefinitionKeys {
     credential: Option<Credential>,
     /// How the client proves itself at the token endpoint: `basic` by default (`basic_raw` without the form-encoding), in the form `body`, by an assertion signed with `client_key` (`private_key_jwt`), by a secret that is such a JWT (`secret_jwt`), or by a certificate (`mtls`).
     client_auth: Option<ClientAuth>,
+    /// For `client_auth: secret_jwt`: what the secret says.
+    secret_jwt: Option<SecretJwt>,
+    /// Each connection has a key of its own, and its tokens are good only with proofs of it (RFC 9449). `attach` is `dpop` then.
+    dpop: Option<Flag>,
     /// How a client without a secret shows itself: `none` (its id in the body) by default, or `basic` with an empty password.
     public_client: Option<PublicClient>,
     /// What to ask for.

@@ -52,7 +52,7 @@ scalar!(KeyAlgorithm, {"anyOf": [{"enum": ["RS256", "ES256", "ES384", "EdDSA", "
 scalar!(Verified, {"enum": ["full", "partial"]});
 scalar!(ActAs, {"anyOf": [{"enum": ["user", "app", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Cookies, {"anyOf": [{"enum": ["strip", "pass"]}, {"type": "string", "pattern": "\\$\\{"}]});
-scalar!(AttachWord, {"anyOf": [{"enum": ["bearer", "basic", "oauth1"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(AttachWord, {"anyOf": [{"enum": ["bearer", "basic", "oauth1", "dpop"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(OAuth1Signature, {"anyOf": [{"enum": ["HMAC-SHA1", "HMAC-SHA256", "RSA-SHA1", "PLAINTEXT"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(No, {"enum": ["no", false]});
 scalar!(False, {"const": false});

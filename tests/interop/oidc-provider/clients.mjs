@@ -36,6 +36,15 @@ export function clients(bases, publicJwk) {
     web('oidc-par', 'client_secret_basic', { require_pushed_authorization_requests: true }),
     web('oidc-resource', 'client_secret_basic'),
     web('oidc-app', 'client_secret_basic', { redirect_uris: [], response_types: [], grant_types: ['client_credentials'] }),
+    // Their tokens are good only with proofs of a key (RFC 9449); a public client's refresh tokens too.
+    web('oidc-dpop', 'client_secret_basic', { dpop_bound_access_tokens: true }),
+    none('oidc-dpop-native', { application_type: 'native', redirect_uris: loopback('oidc-dpop-native'), dpop_bound_access_tokens: true }),
+    web('oidc-dpop-app', 'client_secret_basic', {
+      redirect_uris: [],
+      response_types: [],
+      grant_types: ['client_credentials'],
+      dpop_bound_access_tokens: true,
+    }),
     // RFC 8252 §7.3: the port of a loopback redirect is free.
     none('oidc-native', { application_type: 'native', redirect_uris: loopback('oidc-native') }),
     none('oidc-device', { application_type: 'native', redirect_uris: [], response_types: [], grant_types: [DEVICE, REFRESH] }),

@@ -13,6 +13,9 @@ export class Counters {
   revoked = 0;
   par_requests = 0;
   device_requests = 0;
+  /** At the API: proofs that hold, and calls that were told to come again with a nonce. */
+  proofs = 0;
+  nonces_wanted = 0;
 
   watch(provider) {
     const bump = (table, ctx) => {

@@ -7,6 +7,7 @@
 //   POST /__control    {"hang_token": bool, "fail_authorize": "server_error"|null}: how it misbehaves from now on
 //   POST /__revoke     {"login": "megan"}: this person takes all consents back, on the server's own settings page as it were
 
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { parseArgs } from 'node:util';
@@ -14,6 +15,7 @@ import { exportJWK, generateKeyPair } from 'jose';
 import Provider from 'oidc-provider';
 import { clients } from './clients.mjs';
 import { Counters } from './counters.mjs';
+import { Bound } from './bound.mjs';
 
 const { values: args } = parseArgs({
   options: {
@@ -28,6 +30,7 @@ const control = { hang_token: false, fail_authorize: null };
 const counters = new Counters();
 // The consents that each person gave, by their id.
 const grantsOf = new Map();
+const bound = new Bound(counters);
 
 const server = createServer();
 await new Promise((resolve, reject) => {
@@ -77,6 +80,7 @@ async function configuration() {
       introspection: { enabled: true },
       clientCredentials: { enabled: true },
       pushedAuthorizationRequests: { enabled: true },
+      dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo: (_ctx, resource) => ({ audience: resource, scope: 'photos.read', accessTokenFormat: 'opaque', accessTokenTTL: ttl }),
@@ -129,13 +133,19 @@ async function answer(request, response) {
 
 /** The protected API: it takes live access tokens of this server, and tells whose and what for. */
 async function api(request, response, url) {
-  const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1];
+  const [, scheme, token] = /^(Bearer|DPoP) (.+)$/.exec(request.headers.authorization ?? '') ?? [];
   const found = token && ((await provider.AccessToken.find(token)) ?? (await provider.ClientCredentials.find(token)));
   if (!found || found.isExpired) {
     response.setHeader('WWW-Authenticate', 'Bearer error="invalid_token"');
     return json(response, 401, { error: 'invalid_token' });
   }
-  const of_token = { sub: found.accountId ?? null, client_id: found.clientId, scope: found.scope ?? '', aud: found.aud ?? null };
+  const refusal = await bound.refusal(request, `${issuer}${url.pathname}`, { scheme, token, jkt: found.jkt });
+  if (refusal) {
+    response.setHeader('WWW-Authenticate', `DPoP error="${refusal}", algs="ES256"`);
+    response.setHeader('DPoP-Nonce', bound.nonce);
+    return json(response, 401, { error: refusal });
+  }
+  const of_token = { sub: found.accountId ?? null, client_id: found.clientId, scope: found.scope ?? '', aud: found.aud ?? null, jkt: found.jkt ?? null };
   if (url.pathname === '/me') return json(response, 200, of_token);
   return json(response, 200, { ...of_token, method: request.method, query: url.search, headers: request.headers });
 }
