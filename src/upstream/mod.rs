@@ -4,10 +4,12 @@ pub mod connect;
 pub mod fetch;
 pub mod origin;
 pub mod pool;
+pub mod reach;
 pub mod tls;
 
 pub use connect::{ConnectError, ConnectFault, Connector};
 pub use fetch::{Fetch, FetchError, FetchFault};
 pub use origin::{BadHost, Origin, OriginId};
 pub use pool::{Lease, Pool, SendFault, Stage};
+pub use reach::Reach;
 pub use tls::TlsRoots;

@@ -36,6 +36,19 @@ impl Origin {
     /// # Errors
     /// When `host` is none.
     pub fn new(tls: bool, host: &str, port: u16) -> Result<Arc<Origin>, BadHost> {
+        let mut origin = Origin::numbered(OriginId(0), tls, host, port)?;
+        // Taken at config load, and once a token for a host of its connection's own; never on the path of an ordinary call.
+        let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        origin.id = OriginId(*ids.entry((tls, origin.authority.to_string())).or_insert(next));
+        Ok(Arc::new(origin))
+    }
+
+    /// The same under a number of the caller's own, for pools that share none with the config's origins.
+    ///
+    /// # Errors
+    /// When `host` is none.
+    pub fn numbered(id: OriginId, tls: bool, host: &str, port: u16) -> Result<Origin, BadHost> {
         let host = host.to_ascii_lowercase();
         let own_port = if tls { 443 } else { 80 };
         let text = if port == own_port { host.clone() } else { format!("{host}:{port}") };
@@ -45,11 +58,7 @@ impl Origin {
         }
         let authority: Authority = text.parse().map_err(|_| bad())?;
         let host_header = HeaderValue::from_str(&text).map_err(|_| bad())?;
-        // Taken at config load, and once a token for a host of its connection's own; never on the path of an ordinary call.
-        let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        let id = OriginId(*ids.entry((tls, text)).or_insert(next));
-        Ok(Arc::new(Origin { id, tls, host: host.into(), port, authority, host_header }))
+        Ok(Origin { id, tls, host: host.into(), port, authority, host_header })
     }
 
     pub fn scheme(&self) -> Scheme {
