@@ -5,7 +5,7 @@ mod library;
 
 use crate::wire::{self, Answer, Raw, empty};
 use attache::app::{self, Running, Settings};
-use attache::base::clock::{Clock as _, ManualClock};
+use attache::base::clock::ManualClock;
 use attache::store::{Expect, wire::parse_import};
 use attache::upstream::TlsRoots;
 use emulators::Emulators;
@@ -70,7 +70,7 @@ impl World {
         let settings = Settings {
             config,
             environment: Arc::new(environment),
-            clock: Arc::new(clock.clone()),
+            clock: Arc::new(clock),
             tls: TlsRoots::with_roots(Vec::new()),
             workers: NonZeroUsize::new(2),
         };
@@ -78,14 +78,21 @@ impl World {
         let world = World { _folder: folder, running, emulators };
         for user in USERS {
             for provider in PROVIDERS {
-                let registration = if provider == "onedrive" { "microsoft" } else { provider };
-                let kind = if provider == "icloud" { "api_key" } else { "access_token" };
-                let line = json!({"provider": registration, "end_user": user, kind: token(provider, user)});
-                let connection = parse_import(&line.to_string(), clock.now()).expect("an import line");
-                world.running.records.put_connection(&connection, Expect::Any).await.expect("written");
+                world.connect(provider, user, &token(provider, user)).await;
             }
         }
         world
+    }
+
+    async fn connect(&self, provider: &str, user: &str, token: &str) {
+        let registration = if provider == "onedrive" { "microsoft" } else { provider };
+        let line = match provider {
+            "icloud" => json!({"provider": registration, "end_user": user, "api_key": token}),
+            "flickr" | "smugmug" => json!({"provider": registration, "end_user": user, "access_token": token, "token_secret": "s"}),
+            _ => json!({"provider": registration, "end_user": user, "access_token": token}),
+        };
+        let connection = parse_import(&line.to_string(), crate::harness::START).expect("an import line");
+        self.running.records.put_connection(&connection, Expect::Any).await.expect("written");
     }
 
     async fn get(&self, user: &str, path: &str) -> Answer {
@@ -170,11 +177,7 @@ async fn who_is_not_connected_or_has_another_token_gets_nothing() {
     }
     // A token that the provider does not know: its refusal passes as it is, whatever the route would have made of an answer.
     for provider in PROVIDERS {
-        let registration = if provider == "onedrive" { "microsoft" } else { provider };
-        let kind = if provider == "icloud" { "api_key" } else { "access_token" };
-        let line = json!({"provider": registration, "end_user": "mallory", kind: "guessed"});
-        let connection = parse_import(&line.to_string(), crate::harness::START).expect("an import line");
-        world.running.records.put_connection(&connection, Expect::Any).await.expect("written");
+        world.connect(provider, "mallory", "guessed").await;
         let refused = if provider == "icloud" { 421 } else { 401 };
         for path in [list_path("megan", provider), format!("/photos/{provider}/x"), format!("/photos/{provider}/x/thumbnail")] {
             let path = if provider == "google-photos" && !path.contains('?') { path.replace("/x", "/ppa/x") } else { path };
