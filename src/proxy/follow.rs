@@ -16,7 +16,7 @@ use http::header::{
     IF_UNMODIFIED_SINCE, LOCATION, RANGE, USER_AGENT, VIA,
 };
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use std::cell::{Cell, RefCell};
@@ -188,6 +188,9 @@ async fn fetch(
     loop {
         let request = request(call, origin, url)?;
         match exchange(pool, origin, &call.target.route.timeouts, deadline, request, None).await {
+            Ok((response, _)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(ProxyError::UpstreamBadResponse("it switched protocols unasked".to_owned()));
+            }
             Ok((response, lease)) => return Ok(Answered { response, held: Held::new(), lease }),
             // A GET without a body, whose idle connection was closed.
             Err(failed) if !repeated && failed.is_stale() => {
