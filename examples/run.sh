@@ -54,7 +54,14 @@ export ATTACHE_URL="http://$proxy" ATTACHE_ADMIN_URL="http://$admin"
 # The web apps' return URL: the route map of `dev` allows port 3000, which may be taken here.
 map=$(sed -n 's/^The route map is //p' "$work/dev.out")
 export ATTACHE_ADMIN_TOKEN_FILE="${map%/*}/attache.admin-token" PORT="${web##*:}"
-sed "s/:3000\"/:$PORT\"/g" "$map" > "$work/map" && cat "$work/map" > "$map"
+sed "s/:3000\"/:$PORT\"/g" "$map" > "$work/map"
+# The shape of photos.yaml for the sandbox's photos: the one provider of it that is on every machine.
+cat >> "$work/map" <<MAP
+  - {name: shaped-list, match: GET /photos/sandbox, provider: sandbox, upstream: "http://$sandbox/v1/photos", response: {select: "items[].{id: id, name: name, thumbnail: join('', ['/photos/sandbox/', id, '/thumbnail'])}"}}
+  - {name: shaped-photo, match: "GET /photos/sandbox/{id}", provider: sandbox, upstream: "http://$sandbox/v1/photos/{id}/content"}
+  - {name: shaped-thumbnail, match: "GET /photos/sandbox/{id}/thumbnail", provider: sandbox, upstream: "http://$sandbox/v1/photos/{id}/thumbnail"}
+MAP
+cat "$work/map" > "$map"
 if ! curl -sSf --noproxy '*' -X POST -H "Authorization: Bearer $(cat "$ATTACHE_ADMIN_TOKEN_FILE")" "$ATTACHE_ADMIN_URL/v1/reload" > "$work/said"; then
   echo "the route map could not be changed:" >&2
   cat "$work/said" "$work/dev.log" >&2
@@ -91,9 +98,16 @@ saves "printpixie.py saves a photo" "$work/py.jpg" python3 "$here/printpixie.py"
 second=$(sed -n '2s/ .*//p' "$work/said")
 saves "printpixie.py saves the photo it is told" "$work/py2.jpg" python3 "$here/printpixie.py" "$second" --out "$work/py2.jpg"
 saves "printpixie.mjs saves a photo" "$work/js.jpg" node "$here/printpixie.mjs" "" "$work/js.jpg"
+saves "photos.py saves a photo of each place" "$work/places/sandbox.jpg" python3 "$here/photos.py" --out "$work/places" sandbox
+if cmp -s "$work/sh.jpg" "$work/places/sandbox.jpg" && [ "$(head -c 3 "$work/places/sandbox-thumbnail.jpg" | od -An -tx1 | tr -d ' \n')" = ffd8ff ]; then
+  tell ok "photos.py saved the same photo, and its thumbnail"
+else
+  tell bad "photos.py saved the same photo, and its thumbnail" "the files say otherwise"
+fi
 refuses "photos.sh tells who must connect" bash "$here/photos.sh" "$work/none.jpg"
 refuses "printpixie.py tells who must connect" python3 "$here/printpixie.py" --out "$work/none.jpg"
 refuses "printpixie.mjs tells who must connect" node "$here/printpixie.mjs" "" "$work/none.jpg"
+refuses "photos.py tells what is not connected" python3 "$here/photos.py" --out "$work/none" sandbox
 
 connects() { # NAME USER COMMAND...: the web app connects a new end user, after they declined once
   local name=$1 user=$2 one; shift 2

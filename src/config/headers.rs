@@ -35,8 +35,17 @@ pub(super) fn reserved(name: &HeaderName) -> Option<&'static str> {
     }
 }
 
+/// What decides which headers a route cannot touch.
+#[derive(Clone, Copy)]
+pub(super) struct HeaderRules<'r> {
+    pub(super) end_user: &'r EndUserRules,
+    /// How the route's token goes on, where it has one.
+    pub(super) attach: Option<&'r Scheme>,
+}
+
 /// The same of a route, whose calls carry an end user and a token.
-fn reserved_on_route(name: &HeaderName, rules: &EndUserRules, attach: Option<&Scheme>) -> Option<&'static str> {
+pub(super) fn reserved_on_route(name: &HeaderName, rules: HeaderRules<'_>) -> Option<&'static str> {
+    let HeaderRules { end_user: rules, attach } = rules;
     let dashed = name.as_str().replace('_', "-");
     let names_user = [&rules.header, &rules.account_header].iter().any(|ours| ours.as_str().replace('_', "-") == dashed);
     if names_user {
@@ -48,11 +57,11 @@ fn reserved_on_route(name: &HeaderName, rules: &EndUserRules, attach: Option<&Sc
     }
 }
 
-/// Reads `headers:`. `attach` is how this route's token goes on, where it has one.
-pub(super) fn read(route: &Fields<'_>, names: Names<'_>, rules: &EndUserRules, attach: Option<&Scheme>) -> HeaderEdits {
+/// Reads `headers:`.
+pub(super) fn read(route: &Fields<'_>, names: Names<'_>, rules: HeaderRules<'_>) -> HeaderEdits {
     let mut edits = HeaderEdits::default();
     let Some(fields) = route.section("headers", HEADERS) else { return edits };
-    let allowed = |name: HeaderName, at: &At| match reserved_on_route(&name, rules, attach) {
+    let allowed = |name: HeaderName, at: &At| match reserved_on_route(&name, rules) {
         Some(why) => {
             fields.say(at, format!("`headers` cannot touch `{name}`: {why}"), None);
             None

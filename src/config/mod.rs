@@ -27,6 +27,7 @@ mod routes;
 mod scalar;
 pub mod snapshot;
 mod sources;
+mod special;
 mod startup;
 mod upstream_url;
 mod watch;
@@ -38,8 +39,8 @@ pub use providers::Definition;
 pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
-    ActAs, AdminToken, AdminTokens, Bind, Connect, Guard, HeaderEdits, HostSent, KeySource, Listener, Logo, OriginListener, Route,
-    RouteOrigin, Snapshot, Startup, StoreKind, Timeouts,
+    ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener, Logo,
+    OriginListener, ResponseAs, Route, RouteOrigin, SendAs, Snapshot, Special, Startup, StoreKind, Timeouts,
 };
 pub use sources::Env;
 

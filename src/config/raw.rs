@@ -287,8 +287,53 @@ struct RouteKeys {
     websocket: Option<False>,
     /// Rewriting `Location` is not in this version yet.
     rewrite_location: Option<False>,
-    /// Following redirects is not in this version yet: they are passed on.
-    follow: Option<No>,
+    /// The upstream's request, where it is not the client's: for APIs that want a POST behind a plain GET.
+    send: Option<Send>,
+    /// `no` by default: redirects are passed on. `no_token` fetches what a GET's redirect names, without token or identity, three hops at most and from public addresses alone.
+    follow: Option<Follow>,
+    /// What becomes of a JSON answer; by default it passes as it is.
+    response: Option<Response>,
+}
+
+/// The upstream's request.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Send {
+    /// Its method; `POST` by default.
+    method: Option<Text>,
+    /// Headers to set, after those of `headers`; values may hold captures.
+    headers: Option<BTreeMap<String, SendHeader>>,
+    /// Its body as JSON, of which the texts may hold captures.
+    json: Option<Anything>,
+    /// Its body as a form, of which the values may hold captures.
+    form: Option<BTreeMap<String, Text>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum SendHeader {
+    Text(Text),
+    Json(JsonHeader),
+}
+
+/// A header that holds JSON, in ASCII alone.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct JsonHeader {
+    /// The JSON, of which the texts may hold captures.
+    json: Anything,
+}
+
+/// What becomes of a JSON answer of status 2xx. One of `select` and `location`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Response {
+    /// A JMESPath expression (jmespath.org): what it finds is the answer.
+    select: Option<Text>,
+    /// A JMESPath expression that finds the URL of the answer, which is then fetched as `follow: no_token` fetches a redirect's.
+    location: Option<Text>,
+    /// The longest answer that is read; 1MiB by default.
+    max: Option<Size>,
 }
 
 /// Header edits; values may hold captures.

@@ -3,12 +3,13 @@
 use super::definition;
 use super::error::{At, did_you_mean};
 use super::fields::{Fields, Problems, Shape};
-use super::headers;
+use super::headers::{self, HeaderRules};
 use super::node::{Node, Value, shown};
 use super::oauth1;
 use super::proofs;
 use super::scalar;
-use super::snapshot::{ActAs, HeaderEdits, HostSent, Route, RouteOrigin, Timeouts};
+use super::snapshot::{ActAs, HeaderEdits, HostSent, Route, RouteOrigin, Special, Timeouts};
+use super::special;
 use super::upstream_url::{self, Target};
 use crate::attach::Scheme;
 use crate::identity::EndUserRules;
@@ -170,12 +171,13 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     }
     let attach = own_attach.or_else(|| provider.as_ref().map(|registration| registration.attach.clone())).unwrap_or(Scheme::Bearer);
     let attach = signer(attach, carries, target.as_ref(), fields);
-    let goes_on = carries.map(|_| &attach);
+    let header_rules = HeaderRules { end_user: known.end_user, attach: carries.map(|_| &attach) };
     let values = carries.map(|registration| values(registration, act_as)).unwrap_or_default();
+    let special = special::read(fields, captures.map(|captures| Names { captures, values: &values }), header_rules);
     let (edits, rewrite) = match captures {
         Some(captures) => {
             let names = Names { captures, values: &values };
-            let edits = headers::read(fields, names, known.end_user, goes_on);
+            let edits = headers::read(fields, names, header_rules);
             (Some(edits), rewrite(fields, target.as_ref(), upstream_node, names))
         }
         None => {
@@ -196,7 +198,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let upstream = upstream_node.and_then(|node| scalar::text(node, problems)).unwrap_or_default();
     let (origin, rewrite, edits) = (target?.origin, rewrite?, edits?);
     let origin = carries.map_or_else(|| origin.clone(), |registration| origin.reached_by(registration));
-    let needs = needs(&rewrite, &edits);
+    let needs = needs(&rewrite, &edits, special.as_deref());
     let has_own = match carries {
         Some(registration) => !needs.is_empty() || matches!(origin, RouteOrigin::PerConnection(_)) || !registration.dialect.api.is_empty(),
         None => false,
@@ -221,6 +223,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         signed_body_max,
         cookies_pass,
         callers,
+        special,
     })
 }
 
@@ -232,20 +235,20 @@ fn values(registration: &Registration, act_as: ActAs) -> Vec<(&str, Option<&str>
 }
 
 /// The values of a connection in a route's texts, each once.
-fn needs(rewrite: &Rewrite, edits: &HeaderEdits) -> Box<[Need]> {
+fn needs(rewrite: &Rewrite, edits: &HeaderEdits, special: Option<&Special>) -> Box<[Need]> {
     let headers = edits.set.iter().chain(&edits.add).flat_map(|(_, template)| template.values());
-    let headers = headers.map(|name| Need { name: name.into(), in_path: false });
-    let mut needs: Vec<Need> = rewrite.needs().chain(headers).collect();
+    let sent = special.map(Special::values).unwrap_or_default();
+    let others = headers.chain(sent).map(|name| Need { name: name.into(), in_path: false });
+    let mut needs: Vec<Need> = rewrite.needs().chain(others).collect();
     needs.sort();
     needs.dedup();
     needs.into()
 }
 
 fn not_in_this_version(fields: &Fields<'_>) {
-    fields.not_yet(&["send", "rate_limit", "response"]);
+    fields.not_yet(&["rate_limit"]);
     fields.only("websocket", "false");
     fields.only("rewrite_location", "false");
-    fields.only("follow", "no");
 }
 
 fn act_as(fields: &Fields<'_>) -> ActAs {

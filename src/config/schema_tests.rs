@@ -81,7 +81,15 @@ routes:
     max_body: 10MB
     max_signed_body: 2MB
     callers: [app]
-    follow: no
+    follow: no_token
+    send: {method: POST, headers: {X-A: b, X-J: {json: {a: 1}}}, json: {path: x, deep: [1, true, ~]}}
+    response: {select: "a[].b", max: 64KiB}
+  - match: /b
+    provider: google
+    upstream: https://www.googleapis.com/
+    follow: no_token
+    send: {form: {a: b}}
+    response: {location: a.b}
 shutdown: {drain: 0}
 connect: {app_name: A, logo: https://a.test/logo.svg, accent: '#abc', session_ttl: 5m}
 "#;

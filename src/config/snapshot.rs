@@ -4,9 +4,9 @@ use crate::attach::{Needs, Scheme};
 use crate::base::secret::Secret;
 use crate::identity::{Callers, EndUserRules};
 use crate::provider::{OriginTemplate, Registration};
-use crate::route::{Need, Rewrite, Table};
+use crate::route::{FormTemplate, JsonTemplate, Need, Rewrite, Selector, Table};
 use crate::upstream::Origin;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -275,6 +275,66 @@ pub struct Route {
     pub cookies_pass: bool,
     /// The names in `callers`, when the route narrows them.
     pub callers: Option<Vec<Box<str>>>,
+    /// What few routes have, apart, so that the others' calls ask for it once.
+    pub special: Option<Arc<Special>>,
+}
+
+/// `send`, `follow` and `response` of a route.
+#[derive(Debug, Default)]
+pub struct Special {
+    pub send: Option<SendAs>,
+    /// `follow: no_token`.
+    pub follow: bool,
+    pub response: Option<ResponseAs>,
+}
+
+impl Special {
+    /// The values of a connection that stand in `send`.
+    pub fn values(&self) -> Vec<&str> {
+        let Some(send) = &self.send else { return Vec::new() };
+        let headers = send.headers.iter().flat_map(|(_, source)| match source {
+            HeaderSource::Text(template) => template.values().collect(),
+            HeaderSource::Json(template) => template.values(),
+        });
+        let body = match &send.body {
+            Some(BodySource::Json(template)) => template.values(),
+            Some(BodySource::Form(template)) => template.values().collect(),
+            None => Vec::new(),
+        };
+        headers.chain(body).collect()
+    }
+}
+
+/// `send`: the upstream's request, where it is not the client's.
+#[derive(Debug)]
+pub struct SendAs {
+    pub method: Method,
+    pub headers: Vec<(HeaderName, HeaderSource)>,
+    pub body: Option<BodySource>,
+}
+
+/// What a header of `send` is made of.
+#[derive(Debug)]
+pub enum HeaderSource {
+    Text(crate::route::Template),
+    Json(JsonTemplate),
+}
+
+/// What the body of `send` is made of.
+#[derive(Debug)]
+pub enum BodySource {
+    Json(JsonTemplate),
+    Form(FormTemplate),
+}
+
+/// `response`: what becomes of a JSON answer.
+#[derive(Debug)]
+pub struct ResponseAs {
+    pub selector: Selector,
+    /// `location`: the text that is found says where the answer is, instead of being it.
+    pub is_location: bool,
+    /// `max`: the longest answer that is read.
+    pub bytes_max: usize,
 }
 
 impl Route {

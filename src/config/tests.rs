@@ -343,7 +343,7 @@ fn typos_in_routes_are_told_where_they_stand() {
     check_route(&format!("{WHOLE}, as: usr"), 74, "`user` or `app` or `none`", "`user`");
     check_route(&format!("{WHOLE}, rate_limit: 5"), 70, "`rate_limit` is not in this version yet", "");
     check_route(&format!("{WHOLE}, websocket: true"), 81, "`websocket: true` is not in this version yet", "`false`");
-    check_route(&format!("{WHOLE}, follow: no_token"), 78, "`follow: no_token` is not in this version yet", "");
+    check_route(&format!("{WHOLE}, follow: token"), 78, "expected `no` or `no_token`", "");
     check_route(&format!("{WHOLE}, retry: {{attempts: 2}}"), 88, "`attempts: 2` is not in this version yet", "");
     check_route(&format!("{WHOLE}, timeout: {{connect: 5 parsecs}}"), 89, "expected a duration", "");
     check_route(&format!("{WHOLE}, timeout: {{conect: 5s}}"), 80, "unknown key `conect`", "`connect`");
@@ -359,6 +359,47 @@ fn typos_in_routes_are_told_where_they_stand() {
     check_route("match: \"/a/{id}\", provider: google, upstream: https://www.googleapis.com/, query: {q: \"{ix}\"}", 89, "ix", "id");
     check_route("match: GETT /a/b, provider: google, upstream: https://www.googleapis.com/", 9, "", "GET");
 }
+
+#[test]
+fn typos_in_send_and_response_are_told_where_they_stand() {
+    for right in [
+        "send: {method: PUT, headers: {X-A: \"{id}\", X-J: {json: [\"{id}\", 1]}}, json: {a: \"{id}\", b: [1, -2.5, true, ~]}}",
+        "send: {form: {a: \"{id}\"}}",
+        "send: {}",
+        "follow: no_token",
+        "follow: no",
+        "response: {select: \"a[].{b: c}\", max: 2MiB}",
+        "follow: no_token, response: {location: a.b}",
+    ] {
+        loaded(&format!("{HEAD}  - {{{ID}, {right}}}\n"));
+    }
+    // `^` stands where the fault is told.
+    for (marked, message, hint) in [
+        ("send: {^methd: POST}", "unknown key `methd`", "`method`"),
+        ("send: {method: ^post}", "expected a method", ""),
+        ("send: {method: ^CONNECT}", "expected a method", ""),
+        ("send: {json: {a: {b: [1, \"^{ix}\"]}}}", "no capture `ix`", "{id}"),
+        ("send: {json: {a: ^.inf}}", "no number that JSON can hold", "quotes"),
+        ("send: {form: {a: \"^{\"}}", "opens or closes no capture", ""),
+        ("send: {form: {a: ^[b]}}", "expected text", ""),
+        ("send: {json: {}, ^form: {}}", "one body", ""),
+        ("send: {headers: {^Authorization: a}}", "the token stands there", ""),
+        ("send: {headers: {^X-End-User: a}}", "names the end user", ""),
+        ("send: {headers: {X-A: {json: a, ^x: b}}}", "unknown key `x` in a header of `send`", ""),
+        ("send: {headers: {^\"X A\": a}}", "cannot be the name of a header", ""),
+        ("response: {select: \"a[^\"}", "no JMESPath", "jmespath.org"),
+        ("response: {select: \"^joinn('', a)\"}", "no function is called `joinn`", "`join`"),
+        ("response: ^{}", "needs `select`", ""),
+        ("response: ^{select: a, location: b}, follow: no_token", "one of them", ""),
+        ("response: {^location: a}", "the route must follow", "follow: no_token"),
+        ("response: {select: a, ^max: 65MiB}", "at most 64MiB", ""),
+    ] {
+        let at = marked.find('^').expect("a mark");
+        check_route(&format!("{ID}, {}", marked.replace('^', "")), ID.len() + ", {".len() + at + 1, message, hint);
+    }
+}
+
+const ID: &str = "match: \"/a/{id}\", provider: google, upstream: https://www.googleapis.com/";
 
 #[test]
 fn overlaps_and_names_are_told_at_the_second_route() {

@@ -42,7 +42,7 @@ pub struct DeviceCode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "one is made a poll, and moved once")]
 pub enum DevicePoll {
-    Granted(Grant),
+    Granted(Box<Grant>),
     Pending,
     /// Five seconds more between polls from now on.
     SlowDown,
@@ -91,7 +91,7 @@ impl TokenClient {
         let call = Call { reg, shape: &reg.dialect.calls.poll, values, redirect_uri: None };
         let response = self.answer_to(call, pairs).await?;
         let refused = match self.grant_in(call, &response) {
-            Ok(grant) => return Ok(DevicePoll::Granted(client::renewable(reg, grant))),
+            Ok(grant) => return Ok(DevicePoll::Granted(Box::new(client::renewable(reg, grant)))),
             Err(refused) => refused,
         };
         if let Some(told) = by_definition(reg, response.status().as_u16(), response.body()) {

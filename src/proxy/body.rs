@@ -23,6 +23,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub enum OutBody {
     Empty,
+    /// One of the route's own (`send`).
+    Own(Option<Bytes>),
     /// The client's body as it comes.
     Stream {
         incoming: Incoming,
@@ -54,6 +56,7 @@ impl OutBody {
     pub(super) fn as_whole(&self) -> Option<&[u8]> {
         match self {
             OutBody::Empty => Some(&[]),
+            OutBody::Own(body) => Some(body.as_deref().unwrap_or_default()),
             OutBody::Replay { parts, .. } if parts.len() < 2 => Some(parts.front().map_or(&[][..], |part| part)),
             OutBody::Replay { .. } | OutBody::Stream { .. } => None,
         }
@@ -181,6 +184,7 @@ impl Body for OutBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             OutBody::Empty => Poll::Ready(None),
+            OutBody::Own(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             OutBody::Replay { parts, upload } => {
                 let part = parts.pop_front();
                 upload.done.set(parts.is_empty());
@@ -210,6 +214,7 @@ impl Body for OutBody {
     fn is_end_stream(&self) -> bool {
         match self {
             OutBody::Empty => true,
+            OutBody::Own(body) => body.is_none(),
             OutBody::Replay { parts, .. } => parts.is_empty(),
             OutBody::Stream { incoming, .. } => incoming.is_end_stream(),
         }
@@ -218,6 +223,7 @@ impl Body for OutBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             OutBody::Empty => SizeHint::with_exact(0),
+            OutBody::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
             OutBody::Replay { parts, .. } => SizeHint::with_exact(parts.iter().map(|part| part.len() as u64).sum()),
             OutBody::Stream { incoming, .. } => incoming.size_hint(),
         }

@@ -59,6 +59,13 @@ pub enum ProxyError {
     UpstreamUnreachable(String),
     UpstreamTimeout,
     UpstreamBadResponse(String),
+    /// The answer came, and what the route wants done with it cannot be done.
+    UpstreamUnfit {
+        /// For the client: constant text.
+        why: &'static str,
+        /// For the log.
+        detail: String,
+    },
     StoreUnavailable,
     Internal(String),
 }
@@ -133,6 +140,9 @@ impl ProxyError {
             Self::UpstreamBadResponse(_) => {
                 ("upstream-bad-response", StatusCode::BAD_GATEWAY, "The upstream's answer was no HTTP", "http_protocol_error")
             }
+            Self::UpstreamUnfit { .. } => {
+                ("upstream-bad-response", StatusCode::BAD_GATEWAY, "The upstream's answer cannot be used", "http_protocol_error")
+            }
             Self::StoreUnavailable => {
                 ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The token store is unavailable", "proxy_internal_error")
             }
@@ -172,6 +182,7 @@ impl ProxyError {
             Self::UpstreamUnreachable(_) => "No connection to the upstream came about; the log says why.".to_owned(),
             Self::UpstreamTimeout => "The upstream did not answer within the route's `timeout`.".to_owned(),
             Self::UpstreamBadResponse(_) => "The upstream's connection broke or its answer was no HTTP; the log says more.".to_owned(),
+            Self::UpstreamUnfit { why, .. } => format!("{}.", sentence(why)),
             Self::StoreUnavailable => "The connection could not be read or kept. Nothing is lost: try again later.".to_owned(),
             Self::Internal(_) => "This is a fault of Attaché's own; the log says more under this request's id.".to_owned(),
         }
@@ -221,6 +232,9 @@ impl ProxyError {
         match self {
             Self::UpstreamUnreachable(why) | Self::UpstreamBadResponse(why) => {
                 tracing::warn!(request.id = id, error = name, why = %why.escape_debug(), "upstream failed")
+            }
+            Self::UpstreamUnfit { why, detail } => {
+                tracing::warn!(request.id = id, error = name, why, detail = %detail.escape_debug(), "upstream failed")
             }
             Self::UpstreamTimeout => tracing::warn!(request.id = id, error = name, "upstream failed"),
             Self::Internal(why) => tracing::error!(request.id = id, error = name, why = %why.escape_debug(), "internal failure"),

@@ -4,8 +4,9 @@ use super::body::{OutBody, Upload};
 use super::context::Context;
 use super::error::ProxyError;
 use super::expired::{self, Held};
+use super::follow::{Answered, Asked, Hops};
 use super::relay::{ProxyBody, Relay};
-use super::{Target, View, headers, nonce};
+use super::{Target, View, after, headers, nonce, send};
 use crate::attach::{Around, Needs, Place, oauth1};
 use crate::base::clock::Clock;
 use crate::config::{RouteOrigin, Timeouts};
@@ -63,8 +64,7 @@ impl Call<'_> {
     }
 
     fn headers(&self, target: &Target<'_>, origin: &Origin) -> Result<HeaderMap, ProxyError> {
-        headers::outgoing(self.view, self.cx, &self.head.headers, target, origin)
-            .map_err(|_| ProxyError::BadPath("a part of it cannot stand in a header that the route sets"))
+        headers::outgoing(self.view, self.cx, &self.head.headers, target, origin).map_err(send::bad_path)
     }
 
     fn unusable(&self, fault: OwnFault) -> ProxyError {
@@ -84,7 +84,7 @@ impl Call<'_> {
 /// Three repeats are possible, each at most once: with the nonce that a server wants in proofs, after a 401 to a token that `rejected` could
 /// replace, and after an idle connection turned out closed under an idempotent request without a body.
 pub(super) async fn forward(
-    pool: &Rc<Pool<OutBody>>,
+    (pool, hops): (&Rc<Pool<OutBody>>, &Hops),
     call: Call<'_>,
     mut token: Option<Arc<Token>>,
     mut body: OutBody,
@@ -99,6 +99,7 @@ pub(super) async fn forward(
         let own = call.own(token.as_deref())?;
         let origin = &*call.origin(own.as_deref())?;
         let request = build(&call, (token.as_deref(), own.as_deref()), origin, body)?;
+        let path = route.special.is_some().then(|| request.uri().path().to_owned());
         match exchange(pool, origin, &route.timeouts, deadline, request, upload.as_deref()).await {
             Ok((mut response, lease)) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -129,7 +130,12 @@ pub(super) async fn forward(
                     (token, body) = (Some(newer), again);
                     continue;
                 }
-                return Ok(answer(&call, response, held, lease, upload, deadline));
+                if let Some(special) = &route.special {
+                    let asked = Asked { origin, path: path.unwrap_or_default() };
+                    let answered = Answered { response, held, lease };
+                    return after::finish(hops, &call, special, &asked, answered, upload, deadline).await;
+                }
+                return Ok(answer(&call, Answered { response, held, lease }, upload, deadline));
             }
             Err(Failed::Send(SendFault::Stale)) if !stale_once && upload.is_none() && call.head.method.is_idempotent() => {
                 stale_once = true;
@@ -161,6 +167,7 @@ async fn is_expired(
 /// The body to repeat the call with, where it had none or all of it was recorded.
 fn again(upload: Option<&Rc<Upload>>) -> Option<OutBody> {
     match upload {
+        // One of the route's own (`send`) is made with the request.
         None => Some(OutBody::Empty),
         Some(upload) => upload.replay(),
     }
@@ -195,9 +202,12 @@ fn build(
     let path =
         PathAndQuery::from_maybe_shared(Bytes::from(text)).map_err(|_| ProxyError::BadPath("it does not fit in the upstream's URL"))?;
     let mut request = Request::new(body);
-    *request.method_mut() = call.head.method.clone();
+    *request.method_mut() = send::method(&call.head.method, route.special.as_deref());
     *request.uri_mut() = Uri::from(path);
     *request.headers_mut() = call.headers(target, origin)?;
+    if let Some(special) = &route.special {
+        send::edit(&mut request, special, &target.captures).map_err(send::bad_path)?;
+    }
     if let Some(token) = token {
         let (mut head, body) = request.into_parts();
         // What is signed is what the body's own bytes are, whoever else may have read its kind otherwise before.
@@ -212,14 +222,18 @@ fn build(
 }
 
 /// How an exchange failed.
-enum Failed {
+pub(super) enum Failed {
     Send(SendFault),
     /// No answer within `first_byte`, or not before the call's deadline.
     Silent,
 }
 
 impl Failed {
-    fn into_error(self, upload: Option<&Upload>, body_max: Option<u64>) -> ProxyError {
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(self, Failed::Send(SendFault::Stale))
+    }
+
+    pub(super) fn into_error(self, upload: Option<&Upload>, body_max: Option<u64>) -> ProxyError {
         if let (Some(true), Some(max)) = (upload.map(Upload::too_large), body_max) {
             return ProxyError::BodyTooLarge { max };
         }
@@ -229,6 +243,9 @@ impl Failed {
             }
             Failed::Silent => ProxyError::UpstreamTimeout,
             Failed::Send(SendFault::Connect(error)) if error.fault == ConnectFault::Timeout => ProxyError::UpstreamTimeout,
+            Failed::Send(SendFault::Connect(error)) if error.fault == ConnectFault::OutOfReach => {
+                ProxyError::UpstreamUnfit { why: "it redirects to an address that is not public", detail: error.detail }
+            }
             Failed::Send(SendFault::Connect(error)) => ProxyError::UpstreamUnreachable(error.detail),
             Failed::Send(SendFault::Broken(error)) if error.is_user() => ProxyError::BadRequest("the request body broke off"),
             Failed::Send(SendFault::Broken(error)) => ProxyError::UpstreamBadResponse(error.to_string()),
@@ -237,7 +254,7 @@ impl Failed {
 }
 
 /// Sends and waits for the answer's head: `first_byte` long, counted from the connect or the last part of the upload.
-async fn exchange(
+pub(super) async fn exchange(
     pool: &Rc<Pool<OutBody>>,
     origin: &Origin,
     timeouts: &Timeouts,
@@ -273,16 +290,22 @@ async fn exchange(
     }
 }
 
-fn answer(
+pub(super) fn answer(
     call: &Call<'_>,
-    response: Response<Incoming>,
-    held: Held,
-    lease: Lease<OutBody>,
+    Answered { response, held, lease }: Answered,
     upload: Option<Rc<Upload>>,
     deadline: Option<Instant>,
 ) -> Response<ProxyBody> {
     let route = call.target.route;
     let (mut head, incoming) = response.into_parts();
+    clean(call, &mut head);
+    let told = (head.status.as_u16(), call.cx.take_log());
+    let relay = Relay::new(incoming, held, lease, upload, (route.timeouts.idle, deadline), told);
+    Response::from_parts(head, ProxyBody::Relay(relay))
+}
+
+/// Makes the head of the upstream's answer the client's.
+pub(super) fn clean(call: &Call<'_>, head: &mut http::response::Parts) {
     head.version = http::Version::HTTP_11;
     // Hyper's own marks of the upstream connection (the reason phrase among them) are not the client connection's.
     let reason = head.extensions.remove::<hyper::ext::ReasonPhrase>();
@@ -290,8 +313,5 @@ fn answer(
     if let Some(reason) = reason {
         head.extensions.insert(reason);
     }
-    headers::answer(&mut head.headers, call.view, call.cx, route);
-    let told = (head.status.as_u16(), call.cx.take_log());
-    let relay = Relay::new(incoming, held, lease, upload, (route.timeouts.idle, deadline), told);
-    Response::from_parts(head, ProxyBody::Relay(relay))
+    headers::answer(&mut head.headers, call.view, call.cx, call.target.route);
 }

@@ -3,11 +3,13 @@
 //! A `Proxy` belongs to one worker thread: its pool, its view of the config and its ids need no lock. A call holds one config snapshot for its
 //! whole life. When its token is fresh it awaits nothing before it is forwarded.
 
+mod after;
 mod body;
 mod context;
 mod error;
 mod expired;
 pub mod explain;
+mod follow;
 mod forward;
 mod guard;
 mod headers;
@@ -15,6 +17,7 @@ mod nonce;
 mod placeholder;
 mod relay;
 mod resolve;
+mod send;
 
 pub use body::OutBody;
 pub use error::ProxyError;
@@ -45,6 +48,7 @@ pub struct Proxy {
     live: Arc<Live>,
     keeper: Arc<Keeper>,
     pool: Rc<Pool<OutBody>>,
+    hops: follow::Hops,
     view: RefCell<Rc<View>>,
     ids: Ids,
 }
@@ -98,12 +102,14 @@ struct Who<'c> {
 impl Proxy {
     pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, connector: Connector) -> Rc<Self> {
         let view = RefCell::new(View::new(live.snapshot()));
-        Rc::new(Proxy { live, keeper, pool: Pool::new(connector), view, ids: Ids::new() })
+        let hops = follow::Hops::new(&connector);
+        Rc::new(Proxy { live, keeper, pool: Pool::new(connector), hops, view, ids: Ids::new() })
     }
 
     /// Closes upstream connections that idled too long.
     pub fn sweep(&self) {
         self.pool.sweep();
+        self.hops.sweep();
     }
 
     /// Answers one call. Never fails: what goes wrong is told to the client as problem+json (contract §5) and to the log.
@@ -147,6 +153,7 @@ impl Proxy {
             Some(who) => Some(self.token(who, cx).await?),
             None => None,
         };
+        send::refuse_body(target.route, &incoming)?;
         let end_user = who.and_then(|who| who.end_user);
         let call = forward::Call { view, cx, head, target: &target, end_user, clock: self.keeper.clock() };
         let (outgoing, upload) = match target.route.signs_form() && call.sends_form(token.as_deref())? {
@@ -157,7 +164,7 @@ impl Proxy {
             Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,
             None => None,
         };
-        forward::forward(&self.pool, call, token, outgoing, upload, rejected).await
+        forward::forward((&self.pool, &self.hops), call, token, outgoing, upload, rejected).await
     }
 
     /// What stands where the client's SDK wants its token, where route, listener or config say that it is the end user's name.

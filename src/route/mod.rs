@@ -6,7 +6,9 @@
 pub mod extras;
 pub mod path;
 pub mod pattern;
+pub mod payload;
 pub mod rewrite;
+pub mod select;
 pub mod table;
 pub mod template;
 
@@ -16,6 +18,8 @@ mod properties;
 pub use extras::{Extras, Names, Need};
 pub use path::PathFault;
 pub use pattern::{Captures, Pattern, PatternError};
+pub use payload::{FormTemplate, JsonTemplate};
 pub use rewrite::Rewrite;
+pub use select::{SelectError, SelectFault, Selector};
 pub use table::{Found, Overlap, Table};
 pub use template::{Place, Template, TemplateError, TemplateFault};

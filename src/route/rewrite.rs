@@ -166,7 +166,7 @@ impl Query<'_> {
     }
 }
 
-fn push_pieces(pieces: &[Piece], captures: &Captures<'_>, out: &mut String, push_capture: impl Fn(&str, &mut String)) {
+pub(super) fn push_pieces(pieces: &[Piece], captures: &Captures<'_>, out: &mut String, push_capture: impl Fn(&str, &mut String)) {
     for piece in pieces {
         match piece {
             Piece::Text(text) => out.push_str(text),
@@ -197,7 +197,7 @@ fn is_named(pair: &str, name: &[u8]) -> bool {
 }
 
 /// One pair as it is sent.
-type Pair = Box<[Piece]>;
+pub(super) type Pair = Box<[Piece]>;
 /// A parameter's name, decoded.
 type Name = Box<[u8]>;
 
@@ -279,7 +279,7 @@ fn parse_upstream_pair(pair: &str, known: Names<'_>) -> Result<(Name, Pair), Tem
 }
 
 /// One entry of `query` or `set_query`: plain text, escaped here once and for all but for its captures.
-fn parse_pair(name: &str, value: &str, known: Names<'_>) -> Result<Pair, TemplateError> {
+pub(super) fn parse_pair(name: &str, value: &str, known: Names<'_>) -> Result<Pair, TemplateError> {
     if name.is_empty() {
         return Err(TemplateError::new(0, "a parameter without a name"));
     }
@@ -290,7 +290,7 @@ fn parse_pair(name: &str, value: &str, known: Names<'_>) -> Result<Pair, Templat
     Ok(join([Piece::Text((query_text(name) + "=").into())].into_iter().chain(value)))
 }
 
-fn join_pairs(pairs: Vec<Pair>) -> Box<[Piece]> {
+pub(super) fn join_pairs(pairs: Vec<Pair>) -> Box<[Piece]> {
     let mut joined: Vec<Piece> = Vec::new();
     for pair in pairs {
         if !joined.is_empty() {

@@ -65,6 +65,8 @@ pub struct TemplateError {
 pub enum TemplateFault {
     #[error("a part of the path holds bytes that cannot stand in a header")]
     HeaderBytes,
+    #[error("a part of the path is no UTF-8 text")]
+    NotText,
 }
 
 impl TemplateError {

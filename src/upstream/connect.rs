@@ -1,6 +1,7 @@
 //! A connected byte stream to an origin: DNS, staggered TCP connects (RFC 8305 in its simplest form), TLS with ALPN.
 
 use super::origin::Origin;
+use super::reach::Reach;
 use super::tls::TlsRoots;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -30,6 +31,8 @@ pub enum ConnectFault {
     Tcp,
     Tls,
     Timeout,
+    /// The host has no address that this connector may go to.
+    OutOfReach,
 }
 
 /// A failed connect, with words for the log.
@@ -51,6 +54,7 @@ impl ConnectError {
 pub struct Connector {
     roots: Arc<TlsRoots>,
     tls: Arc<ClientConfig>,
+    reach: Reach,
 }
 
 impl std::fmt::Debug for Connector {
@@ -62,7 +66,13 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// Connects that offer HTTP/2 and HTTP/1.1 by ALPN.
     pub fn new(roots: &Arc<TlsRoots>) -> Self {
-        Connector { roots: Arc::clone(roots), tls: roots.client_config(ALPN) }
+        Connector { roots: Arc::clone(roots), tls: roots.client_config(ALPN), reach: Reach::Anywhere }
+    }
+
+    /// The same, to these addresses alone. What it connects must stay in a pool of its own, so that no connection made without the check is
+    /// taken for one made with it.
+    pub fn within(&self, reach: Reach) -> Self {
+        Connector { reach, ..self.clone() }
     }
 
     /// A stream to the origin, and whether HTTP/2 was agreed on.
@@ -80,7 +90,7 @@ impl Connector {
     }
 
     async fn connect_unbounded(&self, origin: &Origin) -> Result<(Io, bool), ConnectError> {
-        let tcp = dial(origin.dial_host(), origin.port).await?;
+        let tcp = dial(origin.dial_host(), origin.port, self.reach).await?;
         if !origin.tls {
             return Ok((Io::Plain(tcp), false));
         }
@@ -100,8 +110,14 @@ impl Connector {
 }
 
 /// Tries the host's addresses, families in turn, each with a head start on the next; the first to connect wins and the others are dropped.
-async fn dial(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let mut waiting = interleave(resolve(host, port).await?).into_iter();
+async fn dial(host: &str, port: u16, reach: Reach) -> Result<TcpStream, ConnectError> {
+    let mut found = resolve(host, port).await?;
+    let had_any = !found.is_empty();
+    found.retain(|address| reach.allows(address.ip()));
+    if had_any && found.is_empty() {
+        return Err(ConnectError::new(ConnectFault::OutOfReach, format!("{host} has no public address")));
+    }
+    let mut waiting = interleave(found).into_iter();
     let mut trying = FuturesUnordered::new();
     let mut last = None;
     loop {
@@ -235,7 +251,18 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = taken.local_addr().expect("addr").port();
         drop(taken);
-        assert_eq!(dial("127.0.0.1", port).await.expect_err("closed").fault, ConnectFault::Tcp);
-        assert_eq!(dial("no-such-host.invalid", 80).await.expect_err("no name").fault, ConnectFault::Dns);
+        assert_eq!(dial("127.0.0.1", port, Reach::Anywhere).await.expect_err("closed").fault, ConnectFault::Tcp);
+        assert_eq!(dial("no-such-host.invalid", 80, Reach::Public).await.expect_err("no name").fault, ConnectFault::Dns);
+    }
+
+    #[tokio::test]
+    async fn threat_26_what_is_out_of_reach_is_not_dialled() {
+        let open = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = open.local_addr().expect("addr").port();
+        for host in ["127.0.0.1", "localhost", "::1", "::ffff:127.0.0.1", "169.254.169.254", "10.0.0.1", "0.0.0.0"] {
+            assert_eq!(dial(host, port, Reach::Public).await.expect_err(host).fault, ConnectFault::OutOfReach, "{host}");
+        }
+        assert!(dial("127.0.0.1", port, Reach::PublicOrLoopback).await.is_ok());
+        assert!(dial("169.254.169.254", port, Reach::PublicOrLoopback).await.is_err());
     }
 }

@@ -5,6 +5,7 @@ pub mod fetch;
 pub mod identity;
 pub mod origin;
 pub mod pool;
+pub mod reach;
 pub mod tls;
 
 pub use connect::{ConnectError, ConnectFault, Connector};
@@ -12,4 +13,5 @@ pub use fetch::{Fetch, FetchError, FetchFault};
 pub use identity::{IdentityFault, TlsIdentity};
 pub use origin::{BadHost, Origin, OriginId};
 pub use pool::{Lease, Pool, SendFault, Stage};
+pub use reach::Reach;
 pub use tls::TlsRoots;

@@ -42,6 +42,16 @@ impl Origin {
     /// # Errors
     /// When `host` is none.
     pub fn new(tls: bool, host: &str, port: u16) -> Result<Arc<Origin>, BadHost> {
+        let mut origin = Origin::numbered(OriginId(0), tls, host, port)?;
+        origin.id = id_of(tls, origin.authority.to_string(), 0);
+        Ok(Arc::new(origin))
+    }
+
+    /// The same under a number of the caller's own, for pools that share none with the config's origins.
+    ///
+    /// # Errors
+    /// When `host` is none.
+    pub fn numbered(id: OriginId, tls: bool, host: &str, port: u16) -> Result<Origin, BadHost> {
         let host = host.to_ascii_lowercase();
         let own_port = if tls { 443 } else { 80 };
         let text = if port == own_port { host.clone() } else { format!("{host}:{port}") };
@@ -51,7 +61,7 @@ impl Origin {
         }
         let authority: Authority = text.parse().map_err(|_| bad())?;
         let host_header = HeaderValue::from_str(&text).map_err(|_| bad())?;
-        Ok(Arc::new(Origin { id: id_of(tls, text, 0), tls, host: host.into(), port, authority, host_header, identity: None }))
+        Ok(Origin { id, tls, host: host.into(), port, authority, host_header, identity: None })
     }
 
     /// The same place, called with this certificate or none: to a pool it is another. Without TLS there is nothing to show it on.

@@ -54,7 +54,8 @@ scalar!(ActAs, {"anyOf": [{"enum": ["user", "app", "none"]}, {"type": "string", 
 scalar!(Cookies, {"anyOf": [{"enum": ["strip", "pass"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(AttachWord, {"anyOf": [{"enum": ["bearer", "basic", "oauth1", "dpop"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(OAuth1Signature, {"anyOf": [{"enum": ["HMAC-SHA1", "HMAC-SHA256", "RSA-SHA1", "PLAINTEXT"]}, {"type": "string", "pattern": "\\$\\{"}]});
-scalar!(No, {"enum": ["no", false]});
+scalar!(Follow, {"anyOf": [{"enum": ["no", "no_token", false]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(Anything, {});
 scalar!(False, {"const": false});
 scalar!(Zero, {"const": 0});
 scalar!(Allow, {"enum": ["connect", "read", "write", "tokens"]});
