@@ -10,7 +10,8 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     let mut paths: Vec<PathBuf> = fs::read_dir(&folder)?.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|kind| kind == "yaml"));
-    paths.sort();
+    // By id, for the list is searched by halves: `a-b.yaml` goes before `a.yaml`, and yet `a` before `a-b`.
+    paths.sort_by(|a, b| a.file_stem().cmp(&b.file_stem()));
     let mut list = String::from("&[\n");
     for path in paths {
         let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();

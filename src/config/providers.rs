@@ -86,8 +86,12 @@ pub(super) fn gather(folder: &Path, sources: &Sources<'_>, problems: &Problems) 
             }
         };
         // One with faults is kept too, so that its users are not told to be unknown besides.
+        let is_built_in = BUILT_IN.binary_search_by(|(other, _)| (*other).cmp(id)).is_ok_and(|at| BUILT_IN[at].1 == text);
         let found = Found::new(Some(path.clone()), text);
-        found.parsed(id, sources, problems);
+        // A copy of a built-in one, as in the repository itself, has no news for the operator.
+        if !is_built_in {
+            found.parsed(id, sources, problems);
+        }
         all.insert(id.into(), found);
     }
     all
@@ -201,6 +205,11 @@ mod tests {
         assert_eq!(google.default_expires_in, Some(Lifetime::For(Duration::from_secs(3600))));
         assert!(!google.token_hosts.allowed.iter().any(|host| host.takes("1.2.3.4.bc.googleusercontent.com", 443)));
         assert_eq!(all["github"].default_expires_in, Some(Lifetime::Never));
+    }
+
+    #[test]
+    fn the_built_in_ones_are_in_the_order_of_their_ids() {
+        assert!(BUILT_IN.is_sorted_by(|a, b| a.0 < b.0));
     }
 
     #[test]
