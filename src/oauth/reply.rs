@@ -133,7 +133,14 @@ fn granted(whole: &Value, reg: &Registration, now: UnixMillis) -> Result<Value, 
         scope: at(&map.scope, "scope", within),
         id_token: within.get("id_token").or_else(|| whole.get("id_token")).cloned(),
     };
-    let mut reply = found.standard(reg)?;
+    let further = map.also.iter().filter_map(|also| Some((&*also.account, second(also.at.get(whole)?, reg)?)));
+    let mut also: Vec<(&str, Members)> = further.collect();
+    let mut reply = match found.standard(reg) {
+        Ok(reply) => reply,
+        // Where a client asked for a user's scopes alone there is no bot: the one grant that is there is the connection's.
+        Err(_) if found.access_token.is_none() && !also.is_empty() => also.remove(0).1,
+        Err(why) => return Err(why),
+    };
     if let Some(life) = map.refresh_expires_in.as_ref().and_then(|path| path.get(within)).and_then(seconds) {
         reply.insert("refresh_expires_in".into(), life.into());
     }
@@ -142,15 +149,14 @@ fn granted(whole: &Value, reg: &Registration, now: UnixMillis) -> Result<Value, 
         reply.insert("learnt".into(), json!(learnt));
     }
     reply.extend(lacking.map(|name| ("lacking".to_owned(), name.into())));
-    let also: Vec<Value> = map.also.iter().filter_map(|also| Some(json!([*also.account, second(also.at.get(whole)?, reg)?]))).collect();
     if !also.is_empty() {
-        reply.insert("also".into(), also.into());
+        reply.insert("also".into(), json!(also));
     }
     Ok(Value::Object(reply))
 }
 
 /// A further grant of the same reply, if it is there; its members have the standard names.
-fn second(within: &Value, reg: &Registration) -> Option<Value> {
+fn second(within: &Value, reg: &Registration) -> Option<Members> {
     let member = |name: &str| within.get(name).cloned();
     let found = Found {
         access_token: member("access_token"),
@@ -160,7 +166,7 @@ fn second(within: &Value, reg: &Registration) -> Option<Value> {
         scope: member("scope"),
         id_token: None,
     };
-    found.standard(reg).ok().map(Value::Object)
+    found.standard(reg).ok()
 }
 
 /// The members of one grant, wherever they stood.

@@ -1,11 +1,11 @@
-//! Revocation (RFC 7009), and the shapes that other providers give it (Q66). What an answer's body holds is not asked where its status is a success.
+//! Revocation (RFC 7009), and the shapes that other providers give it (Q66). Where the status is a success only a refusal in so many words is none.
 
 use super::client::{Client, json_ok, proving};
 use super::discovery::{Endpoint, allowed};
 use super::error::TokenError;
 use super::form::{Pairs, put};
 use super::refusal::{Meaning, Refusal};
-use super::reply::{self, Reply};
+use super::reply::{self, Fault, Reply};
 use super::shape::Call;
 use super::values::Values;
 use super::{Revoked, TokenClient};
@@ -71,11 +71,12 @@ impl TokenClient {
         let request: Request<Bytes> = call.reshaped(http).map_err(RevokeFault::Failed)?;
         let response = self.send(call.reg, request).await.map_err(RevokeFault::Failed)?;
         let status = response.status().as_u16();
-        // RFC 7009 §2.2: any 200 is a success, also for a token that the provider does not know; its body says nothing.
-        if response.status().is_success() {
+        let retry_after = self.retry_after(response.headers());
+        // RFC 7009 §2.2: any 200 is a success, also for a token that the provider does not know. Nothing is asked of its body, which may be empty
+        // or a page, but that it is no refusal in so many words: some refuse under 200.
+        if response.status().is_success() && !matches!(reply::members(status, response.body(), call.reg), Err(Fault::Refused(_))) {
             return Ok(json_ok("{}".to_owned()));
         }
-        let retry_after = self.retry_after(response.headers());
         match reply::read(status, response.body(), call.reg, self.clock.now()) {
             Reply::Refused(Refusal { code: Some("unsupported_token_type"), .. }) => Err(RevokeFault::Unsupported),
             // A grant that is dead already is what the caller wanted.
