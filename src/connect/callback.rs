@@ -58,6 +58,8 @@ impl Connect {
         let mut answer = answer::read(registration.as_deref(), params)?;
         if attempt.temporary.is_some() {
             oauth1::read(&mut answer, params);
+        } else if !params.contains_key("state") && !is_taken_without_state(registration.as_deref(), &answer) {
+            return Err(Refusal::Gone);
         }
         self.arrive(found, &attempt, answer).await
     }
@@ -113,7 +115,7 @@ impl Connect {
     /// out (Q26). Two of them could be mixed up, so that neither is taken.
     async fn attempt_by_cookie(&self, registration: Option<&Registration>, cookies: &Cookies) -> Result<(Found, Box<Attempt>), Refusal> {
         let registration =
-            registration.filter(|registration| registration.dialect.callback.state == StateRule::Cookie).ok_or(Refusal::Gone)?;
+            registration.filter(|registration| registration.dialect.callback.state != StateRule::Required).ok_or(Refusal::Gone)?;
         let mut only = None;
         for handle in cookies.keys().filter_map(|name| session::handle_of_cookie(name)).take(COOKIES_MAX) {
             let Some(found) = self.by_handle(handle).await? else { continue };
@@ -236,6 +238,16 @@ impl Connect {
         found.version = self.advance(found).await?;
         let landing = landing(&found.session, provider, outcome, None, Vec::new());
         Ok(Arrival { landing, spent_cookie: cookie_name(&found.session.handle) })
+    }
+}
+
+/// Whether this answer is believed though nothing but the cookie says whose it is. A code that a stranger's link brought would connect the
+/// stranger's account (RFC 9700 §4.7), so that of a provider that forgets `state` on errors alone none is taken.
+fn is_taken_without_state(registration: Option<&Registration>, answer: &Answer) -> bool {
+    match registration.map(|registration| registration.dialect.callback.state) {
+        Some(StateRule::Cookie) => true,
+        Some(StateRule::CookieOnError) => answer.code.is_none() && (answer.denied || answer.error.is_some()),
+        Some(StateRule::Required) | None => false,
     }
 }
 

@@ -187,6 +187,8 @@ pub enum StateRule {
     Required,
     /// The browser's cookie alone finds the session, if it has exactly one that is at this provider.
     Cookie,
+    /// The same, for a denial or an error alone: a code without `state` could be anybody's, brought to this browser by a link.
+    CookieOnError,
 }
 
 /// The device grant's habits (RFC 8628).

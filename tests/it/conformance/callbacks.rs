@@ -74,6 +74,21 @@ metadata: {host: {from: callback.hostname, kind: host, hosts: [eapi.pcloud.com, 
     assert_eq!(without_state(&mut browser, &trip.redirect_uri).await.status, 403);
 }
 
+/// A provider that forgets `state` on errors alone: a stranger's code must not come in by that door (RFC 9700 §4.7).
+#[tokio::test(flavor = "multi_thread")]
+async fn q26_a_code_without_state_is_refused_where_errors_alone_lack_it() {
+    let stage = Stage::new("callback: {state: cookie_on_error}\n").await;
+    let (mut browser, trip) = stage.set_out(json!({}), &[]).await;
+    for strangers in ["code=STRANGERS", "code=STRANGERS&error=access_denied", ""] {
+        assert_eq!(browser.get(&format!("{}?{strangers}", trip.redirect_uri)).await.status, 410, "{strangers}");
+    }
+    assert!(stage.token_calls().is_empty() && stage.stored().await.is_none());
+    assert_eq!(come_back(&mut browser, &trip, &[("code", "C1")]).await.status, 200, "its own goes on");
+    let (mut browser, trip) = stage.set_out(json!({}), &[]).await;
+    let denied = browser.get(&format!("{}?error=access_denied", trip.redirect_uri)).await;
+    assert_eq!((denied.status, denied.text().contains("was not connected")), (200, true));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn q27_callback_picks_the_token_or_api_host() {
     let evil = Upstream::plain().await;
