@@ -4,9 +4,10 @@ use super::quirk;
 use super::stage::{Stage, answer, pairs, told};
 use crate::harness::{MEGAN, seconds};
 use crate::wire::until;
+use attache::base::clock::Clock;
 use attache::store::State;
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn q14_redirect_uri_demanded_on_refresh() {
@@ -178,6 +179,37 @@ async fn q49_token_exchanged_for_a_longer_one() {
     stage.world.clock.advance(seconds(61 * DAY));
     stage.call().await.is_problem("reconnect-required", 401, "http_request_denied");
     assert_eq!((stage.token_calls().len(), stage.stored().await.expect("kept").state), (3, State::Expired));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn q49_what_is_put_renews_itself_too() {
+    let stage = Stage::new(LONGER).await;
+    let line = json!({"access_token": "A1", "expires_at": stage.world.clock.now().plus(seconds(3600)).to_rfc3339()});
+    let put = stage.world.admin_json("PUT", &format!("/v1/connections/acme/{MEGAN}"), &line).await;
+    assert_eq!(put.status, 201, "{}", put.text());
+    assert_eq!(stage.stored().await.expect("put").refresh_token, Some("A1".into()));
+    stage.world.clock.advance(seconds(3500));
+    stage.call().await.is_ok();
+    until("a new token", async || stage.stored().await.is_some_and(|connection| connection.access_token.expose() == "A9")).await;
+}
+
+/// Which host a grant is for was learnt of the account before: other tokens are for another, for all that is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_over_a_connection_does_not_go_to_its_hosts() {
+    let stage = Stage::new("metadata: {shop: {from: reply.shop, kind: host, hosts: [\"*.shop.test\"]}}\n").await;
+    let put = async |line: Value| {
+        let put = stage.world.admin_json("PUT", &format!("/v1/connections/acme/{MEGAN}"), &line).await;
+        assert!(put.status.is_success(), "{}", put.text());
+        stage.stored().await.expect("put").metadata
+    };
+    put(json!({"access_token": "A", "refresh_token": "R", "metadata": {"shop": "a.shop.test", "refresh_expires_at": "2030-01-01T00:00:00Z", "plan": "x"}})).await;
+    // A newer access token of the same grant says nothing new of the account.
+    let same = put(json!({"access_token": "B", "refresh_token": "R"})).await;
+    assert_eq!((same["shop"].as_str(), same.len()), (Some("a.shop.test"), 3));
+    let others = put(json!({"access_token": "C", "refresh_token": "S"})).await;
+    assert_eq!((others["plan"].as_str(), others.len()), (Some("x"), 1));
+    let told = put(json!({"access_token": "D", "metadata": {"shop": "d.shop.test"}})).await;
+    assert_eq!(told["shop"], "d.shop.test");
 }
 
 #[tokio::test(flavor = "multi_thread")]
