@@ -10,7 +10,7 @@ use super::session::{self, Answer, Attempt, Digest, Outcome, Parked, Phase, Sess
 use super::{Connect, Refusal};
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
-use crate::oauth::{Grant, TokenError, Values, split_scopes};
+use crate::oauth::{Grant, TokenError, Unexchanged, Values, in_group, split_scopes};
 use crate::provider::{Registration, StateRule};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -192,16 +192,22 @@ impl Connect {
             attempt.values.iter().map(|(name, value)| (name.clone(), value.as_str().into())).chain(answer.learnt).collect();
         let known: BTreeMap<String, Value> = found.session.metadata.clone().into_iter().chain(learnt.clone()).collect();
         let (verifier, nonce) = (attempt.verifier.as_ref(), attempt.nonce.as_ref());
-        let values = Values { callback: &answer.callback, ..Values::of(&known) };
+        let scope = in_group(registration, &attempt.scopes, None).join(&registration.scope_separator);
+        let scope = Some(&*scope).filter(|scope| !scope.is_empty());
+        let values = Values { callback: &answer.callback, scope, ..Values::of(&known) };
         let granted = match (&attempt.temporary, self.client.holding(registration, attempt.key.as_ref())) {
-            (Some(temporary), _) => self.client.oauth1_token(registration, temporary, &code, values).await,
+            (Some(temporary), _) => self.client.oauth1_token(registration, temporary, &code, values).await.map_err(Unexchanged::from),
             (None, Ok(client)) => client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce, values).await,
-            (None, Err(error)) => Err(error),
+            (None, Err(error)) => Err(error.into()),
         };
         let mut grant = match granted {
             Ok(grant) => grant,
-            Err(error) => {
+            Err(Unexchanged { error, dropped }) => {
                 tell_failure(registration, &error);
+                if let Some(grant) = dropped {
+                    let gained = Gained::granted(registration, &key, *grant, &attempt.scopes, began, learnt);
+                    self.drop_gained(registration, &key, &gained).await;
+                }
                 return self.end(&mut found, &registration.id, Outcome::Failed).await;
             }
         };

@@ -79,6 +79,8 @@ pub enum BodyFormat {
     #[default]
     Form,
     Json,
+    /// No body and no word on its kind: what the call says stands in its URL and headers.
+    None,
 }
 
 /// Where a token reply holds what. A path is member names and list indexes joined by dots: `data.tokens.0`.
