@@ -338,6 +338,20 @@ mod tests {
         }
     }
 
+    /// Of a reply with several grants the one beside the place is another's. A refresh's reply may hold its one grant without the wrapping.
+    #[test]
+    fn a_grant_that_is_not_at_its_place_is_none() {
+        let mut reg = registration("http://127.0.0.1:1");
+        reg.dialect.reply.at = Path::parse("authed_user");
+        let body = br#"{"ok":true,"access_token":"xoxb","authed_user_id":"U1"}"#;
+        assert_eq!(read(200, body, &reg, START), Reply::Unusable("no access token"));
+        assert!(matches!(read_as(200, body, &reg, START, true), Reply::Granted(reply) if reply["access_token"] == "xoxb"));
+        let both = br#"{"access_token":"xoxb","authed_user":{"access_token":"xoxp"}}"#;
+        for flat in [true, false] {
+            assert!(matches!(read_as(200, both, &reg, START, flat), Reply::Granted(reply) if reply["access_token"] == "xoxp"));
+        }
+    }
+
     #[test]
     fn junk_is_unusable() {
         for (status, body) in [

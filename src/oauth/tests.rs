@@ -358,6 +358,11 @@ async fn revocation_says_whether_it_was_done() {
     for (answer, expected) in [
         (Answer::json(200, ""), Some(Revoked::Yes)),
         (Answer::json(200, "<html>"), Some(Revoked::Yes)),
+        (Answer::json(200, r#"{"ok":true,"revoked":true}"#), Some(Revoked::Yes)),
+        (Answer::json(200, r#"{"ok":false}"#), None),
+        (Answer::json(200, r#"{"ok":false,"error":"not_authed"}"#), None),
+        (Answer::json(200, r#"{"ok":false,"error":"token_revoked"}"#), Some(Revoked::Yes)),
+        (Answer::json(200, r#"{"error":"invalid_token"}"#), Some(Revoked::Yes)),
         (Answer::json(400, r#"{"error":"unsupported_token_type"}"#), Some(Revoked::Unsupported)),
         (Answer::json(400, r#"{"error":"invalid_token"}"#), Some(Revoked::Yes)),
         (Answer::json(401, r#"{"error":"invalid_client"}"#), None),

@@ -90,6 +90,11 @@ impl World {
         self.client
             .exchange_code(&self.reg, &Secret::new("C"), "http://localhost/cb", None, Some(&Secret::new("N1")), Values::default())
             .await
+            .map_err(|unexchanged| {
+                // What came with it can be revoked.
+                assert!(unexchanged.dropped.is_some_and(|grant| grant.refresh_token == Some("R1".into())));
+                unexchanged.error
+            })
     }
 
     async fn refused(&self, id_token: Option<&str>, why: &str) {

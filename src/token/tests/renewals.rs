@@ -95,3 +95,28 @@ async fn what_renews_itself_needs_no_refresh_token_on_record() {
     assert_eq!((stored.access_token, stored.refresh_token), ("A1".into(), Some("A1".into())));
     assert!(world.records.intents().await.expect("read").is_empty());
 }
+
+/// A provider may rotate both tokens of a reply at once: the second's connection would be left with a spent one.
+#[tokio::test]
+async fn a_refresh_that_brings_two_grants_renews_both_connections() {
+    let world = World::expired().await.with(|reg| {
+        reg.dialect.reply.also = vec![crate::provider::Also { account: "user".into(), at: Path::parse("user").expect("a path") }];
+    });
+    let users = ConnectionKey::new("acme", "megan@personalemail.com", "default:user");
+    let users_now = async || world.records.connection(&users).await.expect("read").map(|keyed| keyed.record);
+    let reply = |nth: u8| {
+        let body = format!(
+            r#"{{"access_token":"A{nth}","refresh_token":"R{nth}","expires_in":3600,"user":{{"access_token":"U{nth}","refresh_token":"V{nth}"}}}}"#
+        );
+        world.endpoint.script([Answer::json(200, &body)]);
+    };
+    reply(1);
+    assert_eq!(world.token().await, Ok("A1".into()));
+    assert!(users_now().await.is_none(), "no refresh makes a connection");
+    world.put(&Connection { key: users.clone(), access_token: "U1".into(), refresh_token: Some("V1".into()), ..connection() }).await;
+    world.clock.advance(HOUR);
+    reply(2);
+    assert_eq!(world.token().await, Ok("A2".into()));
+    let renewed = users_now().await.expect("kept");
+    assert_eq!((renewed.access_token, renewed.refresh_token), ("U2".into(), Some("V2".into())));
+}

@@ -89,6 +89,17 @@ async fn q26_a_code_without_state_is_refused_where_errors_alone_lack_it() {
     assert!(denied.status == 200 && denied.text().contains("was not connected"));
 }
 
+/// `denied=` is OAuth 1.0a's word too, but only where that is spoken.
+#[tokio::test(flavor = "multi_thread")]
+async fn q26_a_denial_without_state_is_heard() {
+    let stage = Stage::new("callback: {state: cookie, denied: [\"denied=\"]}\n").await;
+    for param in ["denied=x", "denied=x&oauth_token=y"] {
+        let (mut browser, trip) = stage.set_out(json!({}), &[]).await;
+        let denied = browser.get(&format!("{}?{param}", trip.redirect_uri)).await;
+        assert!(denied.status == 200 && denied.text().contains("was not connected"), "{param}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn q27_callback_picks_the_token_or_api_host() {
     let evil = Upstream::plain().await;
@@ -206,4 +217,11 @@ async fn q30_granted_scopes_come_on_the_callback() {
     stage.will_answer([answer(200, &json!({"access_token": "A2", "scope": "read"}))]);
     stage.connect_with(&[("code", "C2"), ("scope", &scope)]).await.answer.is_ok();
     assert_eq!(stage.stored().await.expect("connected").scopes, ["read"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_codes_call_may_name_the_scopes_that_were_asked_for() {
+    let stage = Stage::new("scopes: [a, b]\nscope_separator: \",\"\ncalls: {code: {params: {scope: \"{scope}\"}}}\n").await;
+    stage.connect().await.answer.is_ok();
+    assert_eq!(pairs(&stage.token_call().body)["scope"], ["a,b"]);
 }

@@ -188,6 +188,7 @@ async fn q49_what_is_put_renews_itself_too() {
     let put = stage.world.admin_json("PUT", &format!("/v1/connections/acme/{MEGAN}"), &line).await;
     assert_eq!(put.status, 201, "{}", put.text());
     assert_eq!(stage.stored().await.expect("put").refresh_token, Some("A1".into()));
+    stage.call().await.is_ok();
     stage.world.clock.advance(seconds(3500));
     stage.call().await.is_ok();
     until("a new token", async || stage.stored().await.is_some_and(|connection| connection.access_token.expose() == "A9")).await;
@@ -214,10 +215,17 @@ async fn what_is_put_over_a_connection_does_not_go_to_its_hosts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn q49_without_the_longer_token_there_is_no_connection() {
-    let stage = Stage::new(LONGER).await;
+    let revoke = r#"
+  revoke: {url: "http://ACME/revoke", body: none, client_auth: none, headers: {Authorization: "Bearer {access_token}"}}
+refresh: {by"#;
+    let stage = Stage::new(&LONGER.replace("\nrefresh: {by", revoke)).await;
     stage.will_answer([answer(200, &json!({"access_token": "short"})), answer(400, &json!({"error": {"code": 190}}))]);
     assert_eq!(stage.connect().await.answer.status, 502);
     assert!(stage.stored().await.is_none());
+    // What the code brought all the same is not left behind.
+    let revoked = stage.token_calls().pop().expect("a call");
+    assert_eq!((&*revoked.target, revoked.header("authorization"), revoked.body.len()), ("/revoke", "Bearer short", 0));
+    assert!(revoked.all("content-type").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
