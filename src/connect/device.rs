@@ -217,7 +217,14 @@ impl Connect {
                         let known = device.metadata.clone().into_iter().chain(grant.learnt.clone()).collect();
                         let looked_up = self.completed(registration, &grant, &known).await;
                         let is_whole = looked_up.is_ok();
-                        let gained = Gained::granted(registration, &device.key, *grant, &device.scopes, self.clock.now(), looked_up.unwrap_or_default());
+                        let gained = Gained::granted(
+                            registration,
+                            &device.key,
+                            *grant,
+                            &device.scopes,
+                            self.clock.now(),
+                            looked_up.unwrap_or_default(),
+                        );
                         if is_whole {
                             self.connect_device(&device, version, registration, &gained).await
                         } else {

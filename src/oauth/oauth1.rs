@@ -1,7 +1,7 @@
 //! The trip of OAuth 1.0a (RFC 5849 §2): temporary credentials, the way out for the browser, and the token for what it brings back.
 
-use super::discovery::{Endpoint, allowed};
 use super::authorize::is_definitions;
+use super::discovery::{Endpoint, allowed};
 use super::form::{Pairs, put};
 use super::shape::{Call, lacking};
 use super::values::{Named, Values, captured};

@@ -372,7 +372,9 @@ fn odd_but_allowed_things_are_warnings() {
     assert!(warnings("pkce: plain", "client_id: a").contains("without a secret by `pkce: plain`"));
     let unbound = |definition: &str| warnings(definition, "client_id: a, client_secret: s").contains("`callback.state: cookie`");
     assert!(unbound("pkce: none\ncallback: {state: cookie}"));
-    for bound in ["callback: {state: cookie}", "pkce: none\ncallback: {state: cookie, hmac: h}", "pkce: none\ncallback: {state: cookie_on_error}"] {
+    for bound in
+        ["callback: {state: cookie}", "pkce: none\ncallback: {state: cookie, hmac: h}", "pkce: none\ncallback: {state: cookie_on_error}"]
+    {
         assert!(!unbound(bound), "{bound}");
     }
     assert!(!warnings("pkce: none\ncategory: storage", CLIENT).contains("pkce"));
