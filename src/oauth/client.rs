@@ -182,7 +182,7 @@ impl TokenClient {
             Ok(grant) => grant,
             Err(error) => {
                 self.discard(reg, &token, values).await;
-                return Err(error);
+                return Err(error.into());
             }
         };
         if let Some(nonce) = nonce {
