@@ -168,7 +168,8 @@ fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option
     let (category, pkce) = (draft.category.clone(), draft.pkce);
     let registration = build(key, &definition, draft, Own { client_secret, client_key, mint, identity, oauth1 }, off);
     let weak_pkce = lint::weak_pkce(pkce).filter(|_| is_used && !registration.proves_itself());
-    for warning in lint::odd_category(category.as_deref()).into_iter().chain(weak_pkce) {
+    let unbound_code = lint::unbound_code(&registration).filter(|_| is_used);
+    for warning in lint::odd_category(category.as_deref()).into_iter().chain(weak_pkce).chain(unbound_code) {
         problems.warn(format!("provider `{}`: {warning}", key.text));
     }
     Some(registration)

@@ -10,7 +10,7 @@ use super::session::{self, Answer, Attempt, Digest, Outcome, Parked, Phase, Sess
 use super::{Connect, Refusal};
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
-use crate::oauth::{Grant, TokenError, Values, split_scopes};
+use crate::oauth::{Grant, TokenError, Unexchanged, Values, in_group, split_scopes};
 use crate::provider::{Registration, StateRule};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,10 +19,13 @@ use std::time::Duration;
 
 /// How long a form-POST answer waits for its browser (contract §6).
 const PARKED_FOR: Duration = Duration::from_secs(60);
-/// Longer than a token call and the tries to store what it brings.
-const EXCHANGED_WITHIN: Duration = Duration::from_secs(120);
+/// Longer than all that may be under way: what the issuer publishes and its keys (10 s each, tried twice), the code's call and the longer
+/// token's (30 s each), the lookups, the revocation of what cannot be kept, and the tries to store.
+const EXCHANGED_WITHIN: Duration = Duration::from_secs(300);
+/// How long the lookups of one connection may take together, however many there are.
+const LOOKUPS_WITHIN: Duration = Duration::from_secs(30);
 /// How many of a browser's cookies are looked at for the one session that a callback without `state` may be of.
-pub(super) const COOKIES_MAX: usize = 16;
+const COOKIES_MAX: usize = 16;
 
 /// Where a browser ends up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +52,10 @@ impl Connect {
     pub async fn callback(&self, provider: &str, params: &Params, cookies: &Cookies) -> Result<Arrival, Refusal> {
         let snapshot = self.live.snapshot();
         let registration = self.registration(&snapshot, provider);
+        let speaks_oauth1 = registration.as_ref().is_some_and(|registration| registration.oauth1.is_some());
         let (found, attempt) = match params.get("state") {
-            None if let Some(token) = oauth1::token_in(params) => self.oauth1_attempt(token, cookies).await?,
+            // What `oauth_token` and `denied` mean is OAuth 1.0a's alone to say.
+            None if let Some(token) = oauth1::token_in(params).filter(|_| speaks_oauth1) => self.oauth1_attempt(token, cookies).await?,
             Some(state) => self.attempt_of(state, |attempt| attempt.state.fits(state)).await?,
             None => self.attempt_by_cookie(registration.as_deref(), cookies).await?,
         };
@@ -58,6 +63,8 @@ impl Connect {
         let mut answer = answer::read(registration.as_deref(), params)?;
         if attempt.temporary.is_some() {
             oauth1::read(&mut answer, params);
+        } else if !params.contains_key("state") && !is_taken_without_state(registration.as_deref(), &answer) {
+            return Err(Refusal::Gone);
         }
         self.arrive(found, &attempt, answer).await
     }
@@ -113,9 +120,9 @@ impl Connect {
     /// out (Q26). Two of them could be mixed up, so that neither is taken.
     async fn attempt_by_cookie(&self, registration: Option<&Registration>, cookies: &Cookies) -> Result<(Found, Box<Attempt>), Refusal> {
         let registration =
-            registration.filter(|registration| registration.dialect.callback.state == StateRule::Cookie).ok_or(Refusal::Gone)?;
+            registration.filter(|registration| registration.dialect.callback.state != StateRule::Required).ok_or(Refusal::Gone)?;
         let mut only = None;
-        for handle in cookies.keys().filter_map(|name| session::handle_of_cookie(name)).take(COOKIES_MAX) {
+        for handle in handles_of(cookies)? {
             let Some(found) = self.by_handle(handle).await? else { continue };
             let Phase::Begun(attempt) = &found.session.phase else { continue };
             if attempt.temporary.is_none() && *attempt.provider == *registration.id && is_bound(attempt, handle, cookies) {
@@ -180,24 +187,32 @@ impl Connect {
         answer: Answer,
     ) -> Result<Arrival, Refusal> {
         let began = self.clock.now();
+        let key = ConnectionKey::new(&registration.id, &found.session.end_user, &found.session.account);
         let mut learnt: BTreeMap<String, Value> =
             attempt.values.iter().map(|(name, value)| (name.clone(), value.as_str().into())).chain(answer.learnt).collect();
         let known: BTreeMap<String, Value> = found.session.metadata.clone().into_iter().chain(learnt.clone()).collect();
         let (verifier, nonce) = (attempt.verifier.as_ref(), attempt.nonce.as_ref());
-        let values = Values { callback: &answer.callback, ..Values::of(&known) };
+        let scope = in_group(registration, &attempt.scopes, None).join(&registration.scope_separator);
+        let scope = Some(&*scope).filter(|scope| !scope.is_empty());
+        let values = Values { callback: &answer.callback, scope, ..Values::of(&known) };
         let granted = match (&attempt.temporary, self.client.holding(registration, attempt.key.as_ref())) {
-            (Some(temporary), _) => self.client.oauth1_token(registration, temporary, &code, values).await,
+            (Some(temporary), _) => self.client.oauth1_token(registration, temporary, &code, values).await.map_err(Unexchanged::from),
             (None, Ok(client)) => client.exchange_code(registration, &code, &attempt.redirect_uri, verifier, nonce, values).await,
-            (None, Err(error)) => Err(error),
+            (None, Err(error)) => Err(error.into()),
         };
         let mut grant = match granted {
             Ok(grant) => grant,
-            Err(error) => {
+            Err(Unexchanged { error, dropped }) => {
                 tell_failure(registration, &error);
+                if let Some(grant) = dropped {
+                    let gained = Gained::granted(registration, &key, *grant, &attempt.scopes, began, learnt);
+                    self.drop_gained(registration, &key, &gained).await;
+                }
                 return self.end(&mut found, &registration.id, Outcome::Failed).await;
             }
         };
-        if let Some(scope) = &answer.scope {
+        // What the token endpoint says goes first: the callback came through the browser.
+        if let (None, Some(scope)) = (&grant.scopes, &answer.scope) {
             grant.scopes = Some(split_scopes(registration, scope));
         }
         let known: BTreeMap<String, Value> = known.into_iter().chain(grant.learnt.clone()).collect();
@@ -205,9 +220,8 @@ impl Connect {
         if let Ok(values) = &looked_up {
             learnt.extend(values.clone());
         }
-        let gained = Gained::granted(registration, grant, &attempt.scopes, began, learnt);
+        let gained = Gained::granted(registration, &key, grant, &attempt.scopes, began, learnt);
         if looked_up.is_err() {
-            let key = ConnectionKey::new(&registration.id, &found.session.end_user, &found.session.account);
             self.drop_gained(registration, &key, &gained).await;
             return self.end(&mut found, &registration.id, Outcome::Failed).await;
         }
@@ -227,7 +241,13 @@ impl Connect {
             tracing::warn!(event = "connect.failed", provider.id = %registration.id, value = %name, "a grant came without a value that the connection needs, or with one that may not stand there");
             return Err(());
         }
-        self.client.look_up(registration, grant, known).await.map_err(|error| tell_failure(registration, &error))
+        match tokio::time::timeout(LOOKUPS_WITHIN, self.client.look_up(registration, grant, known)).await {
+            Ok(found) => found.map_err(|error| tell_failure(registration, &error)),
+            Err(_) => {
+                tracing::warn!(event = "connect.failed", provider.id = %registration.id, "the lookups after connecting took too long");
+                Err(())
+            }
+        }
     }
 
     /// Ends the session without a connection.
@@ -236,6 +256,22 @@ impl Connect {
         found.version = self.advance(found).await?;
         let landing = landing(&found.session, provider, outcome, None, Vec::new());
         Ok(Arrival { landing, spent_cookie: cookie_name(&found.session.handle) })
+    }
+}
+
+/// The sessions that a browser has cookies of. Each is a read of the store, and which of too many were looked at would be chance.
+pub(super) fn handles_of(cookies: &Cookies) -> Result<Vec<&str>, Refusal> {
+    let handles: Vec<&str> = cookies.keys().filter_map(|name| session::handle_of_cookie(name)).take(COOKIES_MAX + 1).collect();
+    if handles.len() > COOKIES_MAX { Err(Refusal::Refused("the browser has too many connects under way")) } else { Ok(handles) }
+}
+
+/// Whether this answer is believed though nothing but the cookie says whose it is. A code that a stranger's link brought would connect the
+/// stranger's account (RFC 9700 §4.7), so that of a provider that forgets `state` on errors alone none is taken.
+fn is_taken_without_state(registration: Option<&Registration>, answer: &Answer) -> bool {
+    match registration.map(|registration| registration.dialect.callback.state) {
+        Some(StateRule::Cookie) => true,
+        Some(StateRule::CookieOnError) => answer.code.is_none() && (answer.denied || answer.error.is_some()),
+        Some(StateRule::Required) | None => false,
     }
 }
 

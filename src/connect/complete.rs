@@ -63,6 +63,8 @@ impl Connect {
                 self.discard(found, granted).await?;
                 return Err(CompleteError::NotFound);
             };
+            let names =
+                self.live.snapshot().providers.get(&*key.provider).map(|registration| value_names(registration)).unwrap_or_default();
             let mut record = granted.connection.clone();
             record.updated_at = self.clock.now();
             if known.record.state != State::Pending {
@@ -71,8 +73,6 @@ impl Connect {
                 if record.refresh_token.is_none() && is_unbound && is_same_account(&known.record, subject.as_ref()) {
                     record.refresh_token = known.record.refresh_token.clone();
                 }
-                let names =
-                    self.live.snapshot().providers.get(&*key.provider).map(|registration| value_names(registration)).unwrap_or_default();
                 record.metadata = metadata_of(Some(&known.record), &found.session.metadata, subject, &names);
                 if granted.connection.refresh_token.is_some() && !granted.connection.metadata.contains_key(REFRESH_EXPIRES_AT) {
                     record.metadata.remove(REFRESH_EXPIRES_AT);
@@ -86,6 +86,13 @@ impl Connect {
                 let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
                 let mut also = Connection { updated_at: self.clock.now(), ..also.clone() };
                 if let Some(known) = known {
+                    // What the app left with it stays; what was learnt of an earlier grant does not.
+                    let ends = also.metadata.get(REFRESH_EXPIRES_AT).cloned();
+                    let subject = also.metadata.get("sub").cloned();
+                    also.metadata = metadata_of(Some(&known.record), &also.metadata, subject, &names);
+                    if also.refresh_token.is_some() && ends.is_none() {
+                        also.metadata.remove(REFRESH_EXPIRES_AT);
+                    }
                     (also.id, also.created_at, also.last_used_at) = (known.record.id, known.record.created_at, known.record.last_used_at);
                 }
                 further.push((also, expect));
@@ -135,7 +142,10 @@ impl Connect {
                         },
                         _ => {
                             for also in &granted.also {
-                                self.revoke(also).await;
+                                // One that stands of an earlier time might end with it.
+                                if matches!(self.records.connection(&also.key).await, Ok(None)) {
+                                    self.revoke(also).await;
+                                }
                             }
                             self.revoke(&granted.connection).await
                         }

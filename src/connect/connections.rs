@@ -2,10 +2,11 @@
 
 use super::Connect;
 use super::answer::names_in;
+use super::grant::value_names;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
-use crate::oauth::{Revoked, TokenError, Values};
-use crate::provider::Registration;
+use crate::oauth::{REFRESH_EXPIRES_AT, Revoked, TokenError, Values};
+use crate::provider::{Registration, RenewBy};
 use crate::store::{Connection, Expect, State, StoreError};
 use crate::token::KeeperError;
 use base64::Engine;
@@ -119,11 +120,20 @@ impl Connect {
         }
     }
 
-    /// Puts an imported connection. One that is known stays the same one: its id and its birthday; what the line leaves out of its metadata stays.
+    /// Puts an imported connection. One that is known stays the same one: its id and its birthday; what the line leaves out of its metadata stays,
+    /// but for the registration's own values where the tokens are of another grant.
     ///
     /// # Errors
     /// When the store does not take it.
     pub async fn put(&self, mut connection: Connection) -> Result<Written, StoreError> {
+        let snapshot = self.live.snapshot();
+        let registration = snapshot.providers.get(&*connection.key.provider);
+        let by_itself = registration.is_some_and(|registration| registration.dialect.renewal.by == RenewBy::AccessToken);
+        if by_itself && !connection.access_token.is_empty() {
+            // As of a connection that was made here: what renews it is what it is (Q49).
+            connection.refresh_token = Some(connection.access_token.clone());
+        }
+        let names = registration.map(|registration| value_names(registration)).unwrap_or_default();
         let (id, created_at, metadata) = (connection.id.clone(), connection.created_at, connection.metadata.clone());
         for _ in 0..TRIES {
             let known = self.records.connection(&connection.key).await?;
@@ -131,10 +141,16 @@ impl Connect {
             let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
             match known {
                 Some(known) => {
+                    let is_same_grant = is_same_grant(&connection, &known.record);
                     (connection.id, connection.created_at) = (known.record.id, known.record.created_at);
                     (connection.metadata, connection.last_used_at) = (known.record.metadata, known.record.last_used_at);
                     // The line's tokens may be of another account: whose, only the line can say.
                     connection.metadata.remove("sub");
+                    if !is_same_grant {
+                        // And so which host they are for, and when they end.
+                        connection.metadata.remove(REFRESH_EXPIRES_AT);
+                        connection.metadata.retain(|name, _| !names.iter().any(|own| **own == **name));
+                    }
                     connection.metadata.extend(metadata.clone());
                 }
                 None => (connection.id, connection.created_at, connection.metadata) = (id.clone(), created_at, metadata.clone()),
@@ -267,6 +283,12 @@ impl Connect {
         }
         told(&self.client.revoke(registration, access_token, "access_token", values).await)
     }
+}
+
+/// Whether two records hold tokens of one grant, as far as the tokens show it.
+fn is_same_grant(new: &Connection, known: &Connection) -> bool {
+    let same_refresh = new.refresh_token.is_some() && new.refresh_token == known.refresh_token;
+    same_refresh || (!new.access_token.is_empty() && new.access_token == known.access_token)
 }
 
 fn cursor_of(key: &ConnectionKey) -> String {

@@ -8,6 +8,7 @@ use crate::base::clock::UnixMillis;
 use crate::config::Snapshot;
 use crate::config::error::did_you_mean;
 use crate::identity::check_name;
+use crate::oauth::is_definitions;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -125,6 +126,9 @@ fn check(snapshot: &Snapshot, new: &NewSession) -> Result<(Box<str>, Duration), 
     }
     check_new_metadata(&new.metadata)?;
     for registration in new.providers.iter().filter_map(|id| snapshot.providers.get(&**id)) {
+        if let Some((name, _)) = new.params.iter().find(|(name, _)| is_definitions(registration, name)) {
+            return Err(format!("`params` cannot set `{}`: that is said by the definition of `{}`", shown(name), registration.id));
+        }
         inputs::check_given(registration, &new.metadata)?;
     }
     let total: usize = new.params.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()

@@ -217,7 +217,14 @@ impl Connect {
                         let known = device.metadata.clone().into_iter().chain(grant.learnt.clone()).collect();
                         let looked_up = self.completed(registration, &grant, &known).await;
                         let is_whole = looked_up.is_ok();
-                        let gained = Gained::granted(registration, *grant, &device.scopes, self.clock.now(), looked_up.unwrap_or_default());
+                        let gained = Gained::granted(
+                            registration,
+                            &device.key,
+                            *grant,
+                            &device.scopes,
+                            self.clock.now(),
+                            looked_up.unwrap_or_default(),
+                        );
                         if is_whole {
                             self.connect_device(&device, version, registration, &gained).await
                         } else {
@@ -267,7 +274,7 @@ impl Connect {
                 let plain = codec::encode_device(&ended)?;
                 let session_key = key(DEVICES, &device.handle);
                 let session = SessionWrite { key: &session_key, expect: Expect::Version(version), value: Some(&plain) };
-                let further = self.further(&device.key, gained, &metadata).await?;
+                let further = self.further(gained, &metadata).await?;
                 match self.records.land(&device.key, Some(&record), expect, &further, session).await {
                     Err(StoreError::Conflict) => {}
                     Ok(()) => return Ok(record),
@@ -280,6 +287,7 @@ impl Connect {
         match written.await {
             Ok(record) => {
                 self.keeper.forget(device.key.borrow());
+                gained.further_keys().for_each(|key| self.keeper.forget(key.borrow()));
                 tracing::info!(event = "connection.created", provider.id = %registration.id, connection.id = %record.id, "an end user connected by a device code");
                 DeviceState::Connected
             }

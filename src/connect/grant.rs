@@ -7,6 +7,7 @@ use super::{Connect, Landing, Refusal, codec};
 use crate::base::clock::UnixMillis;
 use crate::base::ids::{ConnectionKey, random_id, random_token};
 use crate::base::secret::Secret;
+use crate::identity::check_name;
 use crate::oauth::{Grant, Values, in_group, note_learnt};
 use crate::provider::{Asks, Registration};
 use crate::store::{Connection, Expect, SessionWrite, State, StoreError};
@@ -38,13 +39,14 @@ pub(super) struct Gained {
     renewal_expected: bool,
     /// The names of the registration's own values: what an earlier account left under them is not this one's.
     names: Vec<Box<str>>,
-    /// The further grants of the same reply, each with the account label that follows the first's.
-    also: Vec<(Box<str>, Gained)>,
+    /// The further grants of the same reply, each with its connection's key.
+    also: Vec<(ConnectionKey, Gained)>,
 }
 
 impl Gained {
     pub(super) fn granted(
         registration: &Registration,
+        key: &ConnectionKey,
         mut grant: Grant,
         asked: &[String],
         began: UnixMillis,
@@ -58,13 +60,24 @@ impl Gained {
         let groups = registration.dialect.scope_groups.iter().map(|(group, _)| &**group);
         let firsts = groups.filter(|group| !further.iter().any(|(account, _)| **account == **group));
         let asked = of(None).into_iter().chain(firsts.flat_map(|group| of(Some(group)))).collect();
-        let also = further.into_iter().map(|(account, grant)| {
+        let also = further.into_iter().filter_map(|(account, grant)| {
+            let key = further_key(key, &account);
+            if check_name(&key.account).is_err() {
+                // No call could name it, and no operator delete it.
+                tracing::warn!(event = "connect.failed", provider.id = %registration.id, "a further grant is dropped: its connection's account label would be too long");
+                return None;
+            }
             let asked = of(Some(&account));
             let (learnt, names) = (learnt.clone(), names.clone());
-            (account, Gained { grant, asked, began, learnt, renewal_expected: false, names, also: Vec::new() })
+            Some((key, Gained { grant, asked, began, learnt, renewal_expected: false, names, also: Vec::new() }))
         });
         let also = also.collect();
         Gained { grant, asked, began, learnt, renewal_expected, names, also }
+    }
+
+    /// The keys of the further grants' connections.
+    pub(super) fn further_keys(&self) -> impl Iterator<Item = &ConnectionKey> {
+        self.also.iter().map(|(key, _)| key)
     }
 
     /// A key or a password that a person typed: it does not end by itself.
@@ -104,7 +117,7 @@ impl Connect {
             match written {
                 Ok(record) => {
                     self.keeper.forget(key.borrow());
-                    gained.also.iter().for_each(|(account, _)| self.keeper.forget(further_key(&key, account).borrow()));
+                    gained.further_keys().for_each(|key| self.keeper.forget(key.borrow()));
                     tell(&record, completion.is_some());
                     return Ok(landing(&found.session, &registration.id, Outcome::Connected, completion.as_deref(), record.missing_scopes));
                 }
@@ -127,12 +140,22 @@ impl Connect {
     /// What was gained and could not be kept. Revoked only where no connection stands, or could stand for all the store says, that a revocation
     /// might end too; a typed secret is the end user's own and is never sent anywhere.
     pub(super) async fn drop_gained(&self, registration: &Registration, key: &ConnectionKey, gained: &Gained) {
-        if registration.asks == Asks::Consent && matches!(self.records.connection(key).await, Ok(None)) {
+        if registration.asks == Asks::Consent && self.none_stands(key, gained).await {
             let metadata: BTreeMap<String, Value> = gained.learnt.clone().into_iter().chain(gained.grant.learnt.clone()).collect();
             for grant in std::iter::once(&gained.grant).chain(gained.also.iter().map(|(_, also)| &also.grant)) {
                 self.revoke_tokens(registration, &grant.access_token, grant.refresh_token.as_ref(), Values::of(&metadata)).await;
             }
         }
+    }
+
+    /// Many providers keep one grant a person and client, so that the end of one of a reply's grants may be the end of all.
+    async fn none_stands(&self, key: &ConnectionKey, gained: &Gained) -> bool {
+        for key in std::iter::once(key).chain(gained.further_keys()) {
+            if !matches!(self.records.connection(key).await, Ok(None)) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether the session itself was moved by somebody else, rather than the connection.
@@ -151,7 +174,7 @@ impl Connect {
         let known = self.records.connection(key).await?;
         let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
         let record = record(key, known.map(|known| known.record).as_ref(), gained, metadata);
-        let further = self.further(key, gained, metadata).await?;
+        let further = self.further(gained, metadata).await?;
         let ended = Phase::Ended { provider: Some(key.provider.clone()), outcome: Outcome::Connected };
         self.write(found, ended, key, Some(&record), expect, &further).await?;
         Ok(record)
@@ -160,16 +183,14 @@ impl Connect {
     /// The records of the further grants of the same reply.
     pub(super) async fn further(
         &self,
-        key: &ConnectionKey,
         gained: &Gained,
         metadata: &BTreeMap<String, Value>,
     ) -> Result<Vec<(Connection, Expect)>, StoreError> {
         let mut further = Vec::new();
-        for (account, gained) in &gained.also {
-            let key = further_key(key, account);
-            let known = self.records.connection(&key).await?;
+        for (key, gained) in &gained.also {
+            let known = self.records.connection(key).await?;
             let expect = known.as_ref().map_or(Expect::Absent, |known| Expect::Version(known.version));
-            further.push((record(&key, known.map(|known| known.record).as_ref(), gained, metadata), expect));
+            further.push((record(key, known.map(|known| known.record).as_ref(), gained, metadata), expect));
         }
         Ok(further)
     }
@@ -192,7 +213,7 @@ impl Connect {
         record.refresh_token = gained.grant.refresh_token.clone();
         // The app gets the time to speak though the end user came back in the last second.
         found.session.expires_at = found.session.expires_at.max(self.clock.now().plus(COMPLETED_WITHIN));
-        let also = gained.also.iter().map(|(account, gained)| self::record(&further_key(key, account), None, gained, metadata)).collect();
+        let also = gained.also.iter().map(|(key, gained)| self::record(key, None, gained, metadata)).collect();
         let granted = Phase::Granted(Box::new(Granted { completion: Digest::of(completion), connection: record.clone(), also }));
         if standing {
             found.session.phase = granted;

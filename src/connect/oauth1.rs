@@ -6,8 +6,8 @@
 use super::answer::Params;
 use super::begin::{Begun, Cookies, unreachable};
 use super::book::Found;
-use super::callback::COOKIES_MAX;
-use super::session::{Answer, Attempt, Digest, Phase, handle_of_cookie};
+use super::callback::handles_of;
+use super::session::{Answer, Attempt, Digest, Phase};
 use super::{Connect, Refusal};
 use crate::base::ids::random_token;
 use crate::base::secret::Secret;
@@ -73,7 +73,7 @@ impl Connect {
 
     /// The live session of this browser that went out with this token.
     pub(super) async fn oauth1_attempt(&self, token: &str, cookies: &Cookies) -> Result<(Found, Box<Attempt>), Refusal> {
-        for handle in cookies.keys().filter_map(|name| handle_of_cookie(name)).take(COOKIES_MAX) {
+        for handle in handles_of(cookies)? {
             let Some(found) = self.by_handle(handle).await? else { continue };
             if let Phase::Begun(attempt) = &found.session.phase
                 && attempt.temporary.is_some()

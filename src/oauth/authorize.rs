@@ -144,13 +144,22 @@ fn pairs(reg: &Registration, request: &AuthorizeRequest<'_>) -> Pairs {
         put(&mut pairs, "nonce", nonce);
     }
     put_resources(&mut pairs, reg);
-    for (name, value) in request.params {
+    for (name, value) in request.params.iter().filter(|(name, _)| !is_definitions(reg, name)) {
         put(&mut pairs, name, value);
     }
     for (name, value) in &reg.authorize_params {
         put(&mut pairs, name, value);
     }
     pairs
+}
+
+/// Whether the authorization request has a parameter of this name by the definition: one of the protocol's under another name, a group of
+/// scopes, or one with a value of its own. An app's would stand beside it, and which of the two counts would be the provider's to choose.
+pub fn is_definitions(reg: &Registration, name: &str) -> bool {
+    let shape = &reg.dialect.calls.authorize;
+    let renamed = shape.rename.iter().map(|(_, theirs)| &**theirs);
+    let groups = reg.dialect.scope_groups.iter().map(|(_, param)| &**param);
+    renamed.chain(groups).chain(shape.params.iter().map(|(name, _)| &**name)).any(|own| own == name)
 }
 
 /// The scopes of one group, or those of none: `user=search:read` is `search:read` in the group `user` (Q22).

@@ -59,6 +59,21 @@ pub struct Grant {
     pub also: Vec<(Box<str>, Grant)>,
 }
 
+/// A code that brought no grant to keep.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{error}")]
+pub struct Unexchanged {
+    pub error: TokenError,
+    /// What the code brought all the same, and is not used: it lives on at the provider unless it is revoked.
+    pub dropped: Option<Box<Grant>>,
+}
+
+impl From<TokenError> for Unexchanged {
+    fn from(error: TokenError) -> Self {
+        Unexchanged { error, dropped: None }
+    }
+}
+
 /// How a revocation went that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revoked {
@@ -149,7 +164,7 @@ impl TokenClient {
         verifier: Option<&Secret>,
         nonce: Option<&Secret>,
         values: Values<'_>,
-    ) -> Result<Grant, TokenError> {
+    ) -> Result<Grant, Unexchanged> {
         let call = Call { reg, shape: &reg.dialect.calls.code, values, redirect_uri: Some(redirect_uri) };
         let mut standard = Pairs::new();
         put(&mut standard, "code", code.expose());
@@ -167,12 +182,15 @@ impl TokenClient {
             Ok(grant) => grant,
             Err(error) => {
                 self.discard(reg, &token, values).await;
-                return Err(error);
+                return Err(error.into());
             }
         };
         if let Some(nonce) = nonce {
             let id_token = token.extra_fields().id_token.as_ref().map(|token| &*token.0);
-            grant.subject = Some(self.verify_id_token(reg, id_token, nonce, grant.access_token.expose()).await?);
+            match self.verify_id_token(reg, id_token, nonce, grant.access_token.expose()).await {
+                Ok(subject) => grant.subject = Some(subject),
+                Err(error) => return Err(Unexchanged { error, dropped: Some(Box::new(grant)) }),
+            }
         }
         if let Some(shape) = &reg.dialect.calls.extend {
             grant = self.extend(grant, Call { shape, ..call.call }).await?;
@@ -191,9 +209,12 @@ impl TokenClient {
     }
 
     /// The reply's token for a longer one (Q49). What the second reply leaves out is the first's.
-    async fn extend(&self, first: Grant, call: Call<'_>) -> Result<Grant, TokenError> {
+    async fn extend(&self, first: Grant, call: Call<'_>) -> Result<Grant, Unexchanged> {
         let call = Call { values: Values { access_token: Some(&first.access_token), ..call.values }, ..call };
-        let longer = self.grant_by(call, Pairs::new()).await.map_err(|(_, error)| TokenError { sent: true, ..error })?;
+        let longer = match self.grant_by(call, Pairs::new()).await {
+            Ok(longer) => longer,
+            Err((_, error)) => return Err(Unexchanged { error: TokenError { sent: true, ..error }, dropped: Some(Box::new(first)) }),
+        };
         let mut learnt = first.learnt;
         learnt.extend(longer.learnt);
         let lacking = first.lacking.filter(|name| !learnt.contains_key(&**name));
@@ -257,7 +278,7 @@ impl TokenClient {
         let response = self.send(call.reg, call.reshaped(http)?).await?;
         let status = response.status().as_u16();
         let retry_after = self.retry_after(response.headers());
-        match reply::read(status, response.body(), call.reg, self.clock.now()) {
+        match reply::read_as(status, response.body(), call.reg, self.clock.now(), call.is_refresh()) {
             Reply::Granted(reply) => Ok(json_ok(reply.to_string())),
             Reply::Refused(refusal) => Err(TokenError::refused(status, refusal, retry_after)),
             Reply::Unusable(why) => Err(TokenError::unusable(status, why, retry_after)),

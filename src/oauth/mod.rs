@@ -25,8 +25,8 @@ mod shape;
 mod values;
 mod wire;
 
-pub use authorize::{AuthorizeRequest, in_group, wants_nonce};
-pub use client::{Grant, REFRESH_EXPIRES_AT, Revoked, TokenClient, note_learnt, redirect_uri};
+pub use authorize::{AuthorizeRequest, in_group, is_definitions, wants_nonce};
+pub use client::{Grant, REFRESH_EXPIRES_AT, Revoked, TokenClient, Unexchanged, note_learnt, redirect_uri};
 pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, Verdict};
 pub use oauth1::Pair;

@@ -1,7 +1,9 @@
 //! The trip of OAuth 1.0a (RFC 5849 §2): temporary credentials, the way out for the browser, and the token for what it brings back.
 
+use super::authorize::is_definitions;
 use super::discovery::{Endpoint, allowed};
-use super::shape::lacking;
+use super::form::{Pairs, put};
+use super::shape::{Call, lacking};
 use super::values::{Named, Values, captured};
 use super::{Grant, TokenClient, TokenError};
 use crate::attach::oauth1::{Form, Signed, Stamp, TokenPair};
@@ -52,19 +54,27 @@ impl TokenClient {
         params: &[(String, String)],
         values: Values<'_>,
     ) -> Result<Url, TokenError> {
-        let endpoint = self.endpoint(reg, Endpoint::Authorization, values).await?;
-        let mut url = endpoint.ok_or_else(|| TokenError::cannot("the provider has no authorization endpoint"))?;
-        let mut pairs: Vec<(&str, String)> = vec![("oauth_token", temporary.token.expose().to_owned())];
+        let mut standard = Pairs::new();
+        put(&mut standard, "oauth_token", temporary.token.expose());
         if !scopes.is_empty() {
-            pairs.push(("scope", scopes.join(&reg.scope_separator)));
+            put(&mut standard, "scope", &scopes.join(&reg.scope_separator));
         }
-        let own = reg.authorize_params.iter().map(|(name, value)| (&**name, value.to_string()));
-        for (name, value) in params.iter().map(|(name, value)| (name.as_str(), value.clone())).chain(own) {
-            if !pairs.iter().any(|(other, _)| *other == name) {
-                pairs.push((name, value));
+        for (name, value) in params.iter().filter(|(name, _)| !is_definitions(reg, name)) {
+            put(&mut standard, name, value);
+        }
+        for (name, value) in &reg.authorize_params {
+            put(&mut standard, name, value);
+        }
+        // The definition's own parameters too, those with places among them.
+        let call = Call { reg, shape: &reg.dialect.calls.authorize, values, redirect_uri: None };
+        let mut url = match call.own_url(&standard)? {
+            Some(url) => url,
+            None => {
+                let endpoint = self.endpoint(reg, Endpoint::Authorization, values).await?;
+                endpoint.ok_or_else(|| TokenError::cannot("the provider has no authorization endpoint"))?
             }
-        }
-        url.query_pairs_mut().extend_pairs(pairs);
+        };
+        url.query_pairs_mut().extend_pairs(call.pairs(&standard));
         Ok(url)
     }
 

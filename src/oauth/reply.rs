@@ -48,9 +48,15 @@ impl Fault {
 
 /// A token reply by its definition's map. `now` is for lives that are told as a moment.
 pub(super) fn read(status: u16, body: &[u8], reg: &Registration, now: UnixMillis) -> Reply {
+    read_as(status, body, reg, now, false)
+}
+
+/// The same. A refresh's may be `flat`: some providers wrap what a code brings, for there are several grants in it, and not what a refresh
+/// token brings. Of a code's, what stands beside the place is another grant's.
+pub(super) fn read_as(status: u16, body: &[u8], reg: &Registration, now: UnixMillis, flat: bool) -> Reply {
     let granted = members(status, body, reg).and_then(|fields| {
         let whole = Value::Object(fields);
-        granted(&whole, reg, now).map_err(|why| match refusal::by_rule(status, None, &whole, body, reg) {
+        granted(&whole, reg, now, flat).map_err(|why| match refusal::by_rule(status, None, &whole, body, reg) {
             Some(refusal) => Fault::Refused(refusal),
             None => Fault::Unusable(why),
         })
@@ -115,13 +121,16 @@ fn unwrap_call(text: &str) -> &str {
 }
 
 /// The standard reply and, beside it, what the definition asks of the rest: `wire` names the members.
-fn granted(whole: &Value, reg: &Registration, now: UnixMillis) -> Result<Value, &'static str> {
+fn granted(whole: &Value, reg: &Registration, now: UnixMillis, flat: bool) -> Result<Value, &'static str> {
     let map = &reg.dialect.reply;
     let at = |path: &Option<Path>, name: &str, within: &Value| match path {
         Some(path) => path.get(within).cloned(),
         None => within.get(name).cloned(),
     };
-    let within = map.at.as_ref().and_then(|path| path.get(whole)).unwrap_or(whole);
+    let within = match &map.at {
+        Some(path) => path.get(whole).or(flat.then_some(whole)).ok_or("no access token")?,
+        None => whole,
+    };
     let found = Found {
         access_token: at(&map.access_token, "access_token", within),
         refresh_token: at(&map.refresh_token, "refresh_token", within),
@@ -332,6 +341,20 @@ mod tests {
             (200, r#"{"access_token":"A1","error":"invalid_grant"}"#, Some("invalid_grant")),
         ] {
             check(status, body, Reply::Refused(expected.into()));
+        }
+    }
+
+    /// Of a reply with several grants the one beside the place is another's. A refresh's reply may hold its one grant without the wrapping.
+    #[test]
+    fn a_grant_that_is_not_at_its_place_is_none() {
+        let mut reg = registration("http://127.0.0.1:1");
+        reg.dialect.reply.at = Path::parse("authed_user");
+        let body = br#"{"ok":true,"access_token":"xoxb","authed_user_id":"U1"}"#;
+        assert_eq!(read(200, body, &reg, START), Reply::Unusable("no access token"));
+        assert!(matches!(read_as(200, body, &reg, START, true), Reply::Granted(reply) if reply["access_token"] == "xoxb"));
+        let both = br#"{"access_token":"xoxb","authed_user":{"access_token":"xoxp"}}"#;
+        for flat in [true, false] {
+            assert!(matches!(read_as(200, both, &reg, START, flat), Reply::Granted(reply) if reply["access_token"] == "xoxp"));
         }
     }
 

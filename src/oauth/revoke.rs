@@ -1,11 +1,11 @@
-//! Revocation (RFC 7009), and the shapes that other providers give it (Q66). Where the status is a success only a refusal in so many words is none.
+//! Revocation (RFC 7009), and the shapes that other providers give it (Q66). A success whose body says an error is none.
 
 use super::client::{Client, json_ok, proving};
 use super::discovery::{Endpoint, allowed};
 use super::error::TokenError;
 use super::form::{Pairs, put};
-use super::refusal::{Meaning, Refusal};
-use super::reply::{self, Fault, Reply};
+use super::refusal::{self, Meaning, Refusal};
+use super::reply::{self, Reply};
 use super::shape::Call;
 use super::values::Values;
 use super::{Revoked, TokenClient};
@@ -19,7 +19,7 @@ use oauth2::{
     AccessToken, AsyncHttpClient, EndpointNotSet, HttpRequest, HttpResponse, RefreshToken, RequestTokenError, RevocationUrl,
     StandardRevocableToken,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 impl TokenClient {
@@ -71,19 +71,22 @@ impl TokenClient {
         let request: Request<Bytes> = call.reshaped(http).map_err(RevokeFault::Failed)?;
         let response = self.send(call.reg, request).await.map_err(RevokeFault::Failed)?;
         let status = response.status().as_u16();
+        // RFC 7009 §2.2: any 200 is a success, also for a token that the provider does not know. Some say their no under 200 all the same.
+        let answer = match response.status().is_success() {
+            true => match said_no(status, response.body(), call.reg) {
+                Some(refusal) => Reply::Refused(refusal),
+                None => return Ok(json_ok("{}".to_owned())),
+            },
+            false => reply::read(status, response.body(), call.reg, self.clock.now()),
+        };
         let retry_after = self.retry_after(response.headers());
-        // RFC 7009 §2.2: any 200 is a success, also for a token that the provider does not know. Nothing is asked of its body, which may be empty
-        // or a page, but that it is no refusal in so many words: some refuse under 200.
-        if response.status().is_success() && !matches!(reply::members(status, response.body(), call.reg), Err(Fault::Refused(_))) {
-            return Ok(json_ok("{}".to_owned()));
-        }
-        match reply::read(status, response.body(), call.reg, self.clock.now()) {
+        match answer {
             Reply::Refused(Refusal { code: Some("unsupported_token_type"), .. }) => Err(RevokeFault::Unsupported),
             // A grant that is dead already is what the caller wanted.
             Reply::Refused(
                 Refusal { code: Some("invalid_grant" | "token_revoked"), .. } | Refusal { rule: Some((Meaning::EndsGrant, _)), .. },
             ) => Ok(json_ok("{}".to_owned())),
-            _ if status == 400 && says_invalid_token(response.body()) => Ok(json_ok("{}".to_owned())),
+            _ if matches!(status, 200 | 400) && says_invalid_token(response.body()) => Ok(json_ok("{}".to_owned())),
             Reply::Refused(refusal) => Err(RevokeFault::Failed(TokenError::refused(status, refusal, retry_after))),
             Reply::Granted(_) => Err(RevokeFault::Failed(TokenError::unusable(status, "an odd body", retry_after))),
             Reply::Unusable(why) => Err(RevokeFault::Failed(TokenError::unusable(status, why, retry_after))),
@@ -115,7 +118,14 @@ enum RevokeFault {
     Failed(TokenError),
 }
 
+/// The refusal that a success holds: an error code, what the definition's rules know, or `ok: false`.
+fn said_no(status: u16, body: &[u8], reg: &Registration) -> Option<Refusal> {
+    let whole = serde_json::from_slice::<Value>(body).ok().filter(Value::is_object)?;
+    let said = refusal::of(status, &whole, body, reg).or_else(|| refusal::by_rule(status, None, &whole, body, reg));
+    said.or_else(|| (whole.get("ok") == Some(&Value::Bool(false))).then(Refusal::default))
+}
+
 /// Google says `invalid_token` for a token that is gone already, which is what a revocation is for.
 fn says_invalid_token(body: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|body| body["error"] == json!("invalid_token"))
+    serde_json::from_slice::<Value>(body).is_ok_and(|body| body["error"] == json!("invalid_token"))
 }

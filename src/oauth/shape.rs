@@ -9,7 +9,7 @@ use super::form::{Pairs, basic};
 use super::values::{Named, Values};
 use crate::provider::{BodyFormat, CallShape, ClientAuth, Filled, Registration};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request};
 use serde_json::{Map, Value};
 use url::Url;
@@ -35,6 +35,11 @@ impl<'a> Call<'a> {
             Some(auth) => auth,
             None => self.reg.client_auth,
         }
+    }
+
+    /// Whether a refresh token is what the call sends.
+    pub(super) fn is_refresh(&self) -> bool {
+        std::ptr::eq(self.shape, &self.reg.dialect.calls.refresh)
     }
 
     fn named<'n>(&self, standard: &'n [(String, String)]) -> Named<'n>
@@ -90,6 +95,10 @@ impl<'a> Call<'a> {
             builder = builder.uri(url.as_str());
             match shape.body {
                 _ if pairs.is_empty() && method == Method::DELETE => Bytes::new(),
+                BodyFormat::None => {
+                    builder = builder.header(CONTENT_LENGTH, HeaderValue::from_static("0"));
+                    Bytes::new()
+                }
                 BodyFormat::Form => {
                     builder = builder.header(CONTENT_TYPE, FORM);
                     form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish().into()
@@ -188,6 +197,17 @@ mod tests {
             r#"POST https://as.test/t?v=1 {"appid":"id","code":"C1-s3","type":"web"}"#,
         );
         check(CallShape { method: Some(Method::GET), ..shape }, "GET https://as.test/t?v=1&appid=id&code=C1-s3&type=web ");
+    }
+
+    #[test]
+    fn a_call_may_have_no_body() {
+        let reg = registration("http://127.0.0.1:1");
+        let shape = CallShape { body: BodyFormat::None, headers: vec![(AUTHORIZATION, text("Bearer {code}"))], ..CallShape::default() };
+        let call = Call { reg: &reg, shape: &shape, values: Values::default(), redirect_uri: None };
+        let request = call.request(&"https://as.test/t".parse().expect("a URL"), &standard(), None).expect("a request");
+        let headers = request.headers();
+        assert_eq!((request.method(), request.body().len(), &headers[CONTENT_LENGTH]), (&Method::POST, 0, &HeaderValue::from_static("0")));
+        assert!(!headers.contains_key(CONTENT_TYPE) && headers[AUTHORIZATION] == "Bearer C1");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Values<'a> {
     pub access_token: Option<&'a Secret>,
     /// What the end user typed elsewhere (RFC 8628 §3.2), for polls that want it back.
     pub user_code: Option<&'a str>,
+    /// What was asked for, joined, for codes' calls that want it again.
+    pub scope: Option<&'a str>,
 }
 
 /// Some of them are the provider's or the end user's own: none is shown.
@@ -70,6 +72,7 @@ impl<'a> Named<'a> {
             "redirect_uri" => self.redirect_uri.map(Cow::from),
             "user_code" => self.values.user_code.map(Cow::from),
             "state" => self.callback("state"),
+            "scope" if self.values.scope.is_some() => self.values.scope.map(Cow::from),
             _ => self.values.own(self.reg, name),
         })
     }

@@ -79,6 +79,8 @@ pub enum BodyFormat {
     #[default]
     Form,
     Json,
+    /// No body and no word on its kind: what the call says stands in its URL and headers.
+    None,
 }
 
 /// Where a token reply holds what. A path is member names and list indexes joined by dots: `data.tokens.0`.
@@ -187,6 +189,8 @@ pub enum StateRule {
     Required,
     /// The browser's cookie alone finds the session, if it has exactly one that is at this provider.
     Cookie,
+    /// The same, for a denial or an error alone: a code without `state` could be anybody's, brought to this browser by a link.
+    CookieOnError,
 }
 
 /// The device grant's habits (RFC 8628).

@@ -11,7 +11,7 @@ use crate::base::clock::{Clock, UnixMillis};
 use crate::base::credential::Credential;
 use crate::base::ids::{ConnectionKey, ConnectionKeyRef};
 use crate::oauth::TokenClient;
-use crate::provider::Registration;
+use crate::provider::{Registration, RenewBy};
 use crate::store::{Change, Connection, Keyed, Kind, Records};
 use std::fmt;
 use std::sync::Arc;
@@ -41,7 +41,8 @@ pub struct Token {
 impl Token {
     pub(super) fn of(reg: &Registration, keyed: &Keyed<Connection>, now: UnixMillis) -> Arc<Token> {
         let (record, steady) = (&keyed.record, Instant::now());
-        let renewable = record.refresh_token.is_some() || Means::of(reg, record.key.borrow()).is_some();
+        let by_itself = reg.dialect.renewal.by == RenewBy::AccessToken;
+        let renewable = record.refresh_token.is_some() || by_itself || Means::of(reg, record.key.borrow()).is_some();
         let life = record.expires_at.map_or(Duration::ZERO, |end| end.since(record.obtained_at));
         let policy = schedule::policy(reg, life);
         Arc::new(Token {

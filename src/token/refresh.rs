@@ -8,9 +8,9 @@ use super::table::{Miss, Outcome, Rotation, Slot};
 use crate::base::clock::UnixMillis;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
-use crate::oauth::{Grant, TokenError, Values};
+use crate::oauth::{Grant, TokenError, Values, Verdict};
 use crate::provider::{Registration, RenewBy};
-use crate::store::{Connection, Intent, Keyed, State, StoreError};
+use crate::store::{Connection, Expect, Intent, Keyed, State, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -106,13 +106,17 @@ impl Flight {
         if minted {
             return self.mint(Some(keyed), epoch).await;
         }
-        let Some(refresh_token) = keyed.record.refresh_token.clone() else {
-            return self.not_renewable(keyed, &token, phase, epoch).await;
-        };
-        if self.reg.dialect.renewal.by == RenewBy::AccessToken && phase == Phase::Expired {
+        let by_itself = self.reg.dialect.renewal.by == RenewBy::AccessToken;
+        if by_itself && phase == Phase::Expired {
             // It renewed itself while it was valid, or never will (Q49).
             return self.not_renewable(keyed, &token, phase, epoch).await;
         }
+        if by_itself && keyed.record.refresh_token.is_none() && !keyed.record.access_token.is_empty() {
+            return self.own_refresh_token(keyed, &token).await;
+        }
+        let Some(refresh_token) = keyed.record.refresh_token.clone() else {
+            return self.not_renewable(keyed, &token, phase, epoch).await;
+        };
         if let Some(wait) = self.too_young(&token, now).or_else(|| self.wait_left(&keyed.record, now)) {
             return Round::Done(self.still(&token, KeeperError::RefreshFailed { retry_after: Some(wait) }));
         }
@@ -120,6 +124,17 @@ impl Flight {
             return Round::Again;
         }
         self.call(keyed, refresh_token, &token).await
+    }
+
+    /// A record of before the definition said that the access token renews itself (Q49). On disk before it is sent, for what comes back is
+    /// written only over the token that went out.
+    async fn own_refresh_token(&self, keyed: Keyed<Connection>, token: &Arc<Token>) -> Round {
+        let refresh_token = Some(keyed.record.access_token.clone());
+        let record = Connection { refresh_token, updated_at: self.keeper.clock.now(), ..keyed.record };
+        match self.keeper.records.put_connection(&record, Expect::Version(keyed.version)).await {
+            Ok(_) | Err(StoreError::Conflict) => Round::Again,
+            Err(error) => Round::Done(self.without_store(&error).or_else(|error| self.still(token, error))),
+        }
     }
 
     /// The call itself. Whatever comes of it is on disk before anyone hears of it.
@@ -156,7 +171,12 @@ impl Flight {
         match answer {
             Err(error) if error.sent && !error.answered && self.reg.dialect.renewal.replay => {
                 tracing::info!(provider.id = %self.reg.id, connection.id = %record.id, error = %error, "the answer to a refresh was lost: it is asked for once more");
-                client.refresh(&self.reg, sent, values).await
+                let again = client.refresh(&self.reg, sent, values).await;
+                // A second try that came to nothing says nothing of the first, whose answer may have held a new token: the doubt stays on record.
+                again.map_err(|error| match error.verdict {
+                    Verdict::GrantEnded => error,
+                    Verdict::Transient { .. } | Verdict::Misconfigured => TokenError { sent: true, answered: false, ..error },
+                })
             }
             answer => answer,
         }

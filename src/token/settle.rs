@@ -5,9 +5,12 @@ use super::refresh::{Flight, Round, Want};
 use super::table::Rotation;
 use crate::base::backoff::{backoff, spread};
 use crate::base::clock::UnixMillis;
+use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
 use crate::oauth::{Grant, REFRESH_EXPIRES_AT, Revoked, TokenError, Values, Verdict, note_learnt};
 use crate::store::{Connection, Expect, Keyed, State, StoreError};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -58,6 +61,7 @@ impl Flight {
 
     async fn save(&self, rotation: &Rotation) -> Result<Round, StoreError> {
         let (keeper, epoch) = (&self.keeper, self.slot.epoch());
+        self.save_further(rotation).await;
         let Some(current) = keeper.records.connection(&self.key).await? else {
             self.disown(rotation).await;
             return Ok(self.not_connected(epoch));
@@ -84,6 +88,41 @@ impl Flight {
         Ok(if !pending && self.slot.publish(&token, epoch) { Round::Done(Ok(token)) } else { Round::Again })
     }
 
+    /// The further grants of the same reply, onto the connections that they renew. One that was never made here, or was deleted, is not made
+    /// by a refresh. A failure is told and costs no more than that connection: the refresh token that it has may be good still.
+    async fn save_further(&self, rotation: &Rotation) {
+        for (account, grant) in &rotation.grant.also {
+            let key = self.further_key(account);
+            let mut written = Err(StoreError::Conflict);
+            for _ in 0..SAVES_MAX {
+                written = self.save_one(&key, grant, rotation.began).await;
+                if !matches!(written, Err(StoreError::Conflict)) {
+                    break;
+                }
+            }
+            match written {
+                Ok(()) => self.keeper.forget(key.borrow()),
+                Err(error) => {
+                    tracing::error!(provider.id = %self.reg.id, error = %error, "a further grant of a refresh was not taken by the store");
+                }
+            }
+        }
+    }
+
+    fn further_key(&self, account: &str) -> ConnectionKey {
+        ConnectionKey::new(&self.key.provider, &self.key.end_user, &format!("{}:{account}", self.key.account))
+    }
+
+    async fn save_one(&self, key: &ConnectionKey, grant: &Grant, began: UnixMillis) -> Result<(), StoreError> {
+        let Some(known) = self.keeper.records.connection(key).await? else { return Ok(()) };
+        // Written by this very reply at an earlier try, or renewed since.
+        if known.record.access_token == grant.access_token || known.record.obtained_at > began {
+            return Ok(());
+        }
+        let record = renewed(&known.record, grant, began, UnixMillis::default());
+        self.keeper.records.put_connection(&record, Expect::Version(known.version)).await.map(drop)
+    }
+
     /// Says once, as long as this process knows the connection, that the grant itself ends soon (Q43): nobody but the end user can renew it then.
     pub(super) fn tell_refresh_end(&self, record: &Connection) {
         let end = record.metadata.get(REFRESH_EXPIRES_AT).and_then(|end| end.as_str()).and_then(UnixMillis::from_rfc3339);
@@ -103,19 +142,29 @@ impl Flight {
 
     /// The connection was deleted while its call was under way: the late reply must not bring it back, and what it granted is revoked (P51).
     async fn disown(&self, rotation: &Rotation) {
-        let (token, hint) = match &rotation.grant.refresh_token {
-            Some(token) => (token, "refresh_token"),
-            None => (&rotation.grant.access_token, "access_token"),
-        };
-        let values = Values { access_token: Some(&rotation.grant.access_token), ..Values::of(&rotation.metadata) };
-        let revoked = match self.keeper.client.revoke(&self.reg, token, hint, values).await {
-            Ok(Revoked::Yes) => "yes",
-            Ok(Revoked::Unsupported) => "unsupported",
-            Err(_) => "no",
-        };
+        for (account, further) in &rotation.grant.also {
+            // One whose connection stands has been written to it.
+            if matches!(self.keeper.records.connection(&self.further_key(account)).await, Ok(None)) {
+                self.revoke(further, &rotation.metadata).await;
+            }
+        }
+        let revoked = self.revoke(&rotation.grant, &rotation.metadata).await;
         tracing::info!(provider.id = %self.reg.id, connection.id = %rotation.id, revoked, "a connection was deleted during its refresh: the new token is dropped");
         if let Err(error) = self.keeper.records.clear_intent(&self.key).await {
             tracing::warn!(provider.id = %self.reg.id, error = %error, "an intent could not be removed");
+        }
+    }
+
+    async fn revoke(&self, grant: &Grant, metadata: &BTreeMap<String, Value>) -> &'static str {
+        let (token, hint) = match &grant.refresh_token {
+            Some(token) => (token, "refresh_token"),
+            None => (&grant.access_token, "access_token"),
+        };
+        let values = Values { access_token: Some(&grant.access_token), ..Values::of(metadata) };
+        match self.keeper.client.revoke(&self.reg, token, hint, values).await {
+            Ok(Revoked::Yes) => "yes",
+            Ok(Revoked::Unsupported) => "unsupported",
+            Err(_) => "no",
         }
     }
 

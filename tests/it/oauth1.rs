@@ -24,7 +24,7 @@ fn plan(oauth1: &str, host: &str) -> Plan {
         .providers(&format!(
             "  signed:\n    client_id: printpixie\n    client_secret: sandbox-secret\n    request_token_url: http://SANDBOX/oauth1/request_token\n    \
              authorize_url: http://SANDBOX/oauth1/authorize\n    token_url: http://SANDBOX/oauth1/access_token\n    token_hosts: [\"SANDBOX\", \"{host}\"]\n    \
-             authorize_params: {{perms: read}}\n    metadata: {{user_nsid: reply.user_nsid, screen_name: reply.screen_name}}\n    oauth1: {{{oauth1}}}\n"
+             authorize_params: {{perms: read}}\n    calls: {{authorize: {{params: {{app: \"{{client_id}}\"}}}}}}\n    metadata: {{user_nsid: reply.user_nsid, screen_name: reply.screen_name}}\n    oauth1: {{{oauth1}}}\n"
         ))
         .top(&format!("connect: {{allowed_return_urls: [\"{RETURN}\"]}}\n"))
         .routes("  - {match: \"/signed/{*rest}\", provider: signed, upstream: \"http://SANDBOX/oauth1/v1/{rest}\"}\n")
@@ -72,6 +72,7 @@ async fn from_the_link_to_signed_calls() {
         let authorize = browser.set_out(link(&session), "signed").await;
         assert!(authorize.starts_with(&format!("{}/oauth1/authorize?oauth_token=o1r_", world.sandbox.issuer())), "{authorize}");
         assert_eq!((param(&authorize, "perms"), param(&authorize, "state")), ("read".to_owned(), String::new()));
+        assert_eq!(param(&authorize, "app"), "printpixie", "the definition's own, places and all");
         let back = browser.decide(&authorize, MEGAN, "allow").await;
         // The callback is the registered one to the letter.
         let registered = format!("http://localhost:{}/oauth/callback/signed?oauth_token=", world.public.port());

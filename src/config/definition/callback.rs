@@ -6,6 +6,9 @@ use url::Url;
 
 const CALLBACK: Shape = Shape { name: "Callback", said: "`callback`" };
 
+const STATES: &[(&str, StateRule)] =
+    &[("required", StateRule::Required), ("cookie", StateRule::Cookie), ("cookie_on_error", StateRule::CookieOnError)];
+
 pub(super) fn read(fields: &Fields<'_>) -> CallbackRules {
     let Some(fields) = fields.section("callback", CALLBACK) else { return CallbackRules::default() };
     let word = |key| fields.word(key).map(Box::from);
@@ -14,7 +17,7 @@ pub(super) fn read(fields: &Fields<'_>) -> CallbackRules {
         code_suffix: word("code_suffix"),
         error: word("error"),
         denied: fields.texts("denied").unwrap_or_default().into_iter().map(|(_, text)| text.into()).collect(),
-        state: fields.choice("state", &[("required", StateRule::Required), ("cookie", StateRule::Cookie)]).unwrap_or_default(),
+        state: fields.choice("state", STATES).unwrap_or_default(),
         hmac: word("hmac"),
         scope: word("scope"),
     };

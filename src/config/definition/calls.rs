@@ -79,7 +79,9 @@ fn shape(node: &Node, standard: &[&str], places: &Places, problems: &Problems) -
         method: fields.choice("method", METHODS).map(|index| {
             [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE].into_iter().nth(index).unwrap_or(Method::POST)
         }),
-        body: fields.choice("body", &[("form", BodyFormat::Form), ("json", BodyFormat::Json)]).unwrap_or_default(),
+        body: fields
+            .choice("body", &[("form", BodyFormat::Form), ("json", BodyFormat::Json), ("none", BodyFormat::None)])
+            .unwrap_or_default(),
         client_auth: fields.choice("client_auth", CLIENT_AUTH),
         rename: renamed(&fields),
         omit: omitted(&fields),

@@ -4,7 +4,7 @@ use crate::config::error::nearest;
 use crate::config::fields::{Fields, Problems};
 use crate::config::node::Node;
 use crate::config::scalar;
-use crate::provider::Pkce;
+use crate::provider::{Pkce, Registration, StateRule};
 use url::Url;
 
 /// What providers are grouped by.
@@ -71,4 +71,13 @@ pub(in crate::config) fn weak_pkce(pkce: Option<Pkce>) -> Option<String> {
         Some(Pkce::S256 | Pkce::S256Hex) | None => return None,
     };
     Some(format!("a client without a secret by `pkce: {weak}`: whoever sees a code on its way can use it"))
+}
+
+/// What the operator should know of a code that only a cookie binds to its browser: PKCE and a signature would tell a stranger's from its own.
+pub(in crate::config) fn unbound_code(registration: &Registration) -> Option<String> {
+    let rules = &registration.dialect.callback;
+    let is_unbound = rules.state == StateRule::Cookie && rules.hmac.is_none() && registration.pkce == Pkce::None;
+    is_unbound.then(|| {
+        "`callback.state: cookie` without PKCE or `hmac`: a link of somebody else's can connect an account of theirs while a connect is under way; use `cookie_on_error` if the provider returns `state` with its codes".to_owned()
+    })
 }

@@ -370,6 +370,13 @@ fn odd_but_allowed_things_are_warnings() {
     let warnings = |keys: &str, registration: &str| load(&format!("{URLS}{keys}\n"), registration).expect("taken").warnings.join("\n");
     assert!(warnings("category: storag", CLIENT).contains("`storag` is none of those that lists know; did you mean `storage`?"));
     assert!(warnings("pkce: plain", "client_id: a").contains("without a secret by `pkce: plain`"));
+    let unbound = |definition: &str| warnings(definition, "client_id: a, client_secret: s").contains("`callback.state: cookie`");
+    assert!(unbound("pkce: none\ncallback: {state: cookie}"));
+    for bound in
+        ["callback: {state: cookie}", "pkce: none\ncallback: {state: cookie, hmac: h}", "pkce: none\ncallback: {state: cookie_on_error}"]
+    {
+        assert!(!unbound(bound), "{bound}");
+    }
     assert!(!warnings("pkce: none\ncategory: storage", CLIENT).contains("pkce"));
 }
 

@@ -281,7 +281,8 @@ struct Callback {
     error: Option<Text>,
     /// Further values of it that mean "denied", or `PARAM=` for a parameter that is there.
     denied: Option<Vec<Text>>,
-    /// `cookie`: a callback without `state` is taken if the browser's cookie alone finds the session. `required` by default.
+    /// `cookie`: a callback without `state` is taken if the browser's cookie alone finds the session; `cookie_on_error`: only one that grants
+    /// nothing. `required` by default.
     state: Option<StateRule>,
     /// The parameter with the hex HMAC-SHA256, by the client's secret, of all others sorted and joined by `&`.
     hmac: Option<Text>,

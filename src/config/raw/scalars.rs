@@ -43,9 +43,9 @@ scalar!(ClientAuth, {"anyOf": [{"enum": ["basic", "basic_raw", "body", "none", "
 scalar!(PublicClient, {"anyOf": [{"enum": ["none", "basic"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(RenewBy, {"anyOf": [{"enum": ["refresh_token", "access_token"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Method, {"anyOf": [{"enum": ["GET", "POST", "PUT", "PATCH", "DELETE"]}, {"type": "string", "pattern": "\\$\\{"}]});
-scalar!(BodyFormat, {"anyOf": [{"enum": ["form", "json"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(BodyFormat, {"anyOf": [{"enum": ["form", "json", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Unit, {"anyOf": [{"enum": ["s", "ms", "min"]}, {"type": "string", "pattern": "\\$\\{"}]});
-scalar!(StateRule, {"anyOf": [{"enum": ["required", "cookie"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(StateRule, {"anyOf": [{"enum": ["required", "cookie", "cookie_on_error"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(ValueKind, {"anyOf": [{"enum": ["text", "label", "host", "origin"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Credential, {"anyOf": [{"enum": ["consent", "api_key", "password"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(KeyAlgorithm, {"anyOf": [{"enum": ["RS256", "ES256", "ES384", "EdDSA", "PS256", "RS384", "RS512", "PS384", "PS512"]}, {"type": "string", "pattern": "\\$\\{"}]});

@@ -61,6 +61,21 @@ async fn the_url_says_each_thing_once() {
     assert_eq!(error.verdict, Verdict::Misconfigured);
 }
 
+/// An app's parameter beside the definition's would be there twice, and the provider would choose.
+#[tokio::test]
+async fn what_a_definition_names_is_not_the_apps_to_say() {
+    let (endpoint, client, mut reg) = set_up().await;
+    reg.authorize_url = Some(format!("{}/authorize", endpoint.base).parse().expect("valid"));
+    reg.dialect.calls.authorize.rename = vec![("client_id".into(), "client_key".into())];
+    reg.dialect.calls.authorize.params = vec![("type".into(), crate::provider::Filled::parse("{nothing}").expect("a text"))];
+    reg.dialect.scope_groups = vec![("user".into(), "user_scope".into())];
+    let params = owned(&[("client_key", "evil"), ("user_scope", "evil"), ("type", "evil"), ("mine", "1")]);
+    let url = client.authorization_url(&reg, &request(&[], &params)).await.expect("a URL");
+    assert!(!url.as_str().contains("evil"), "{url}");
+    assert!(pairs(&url).contains(&("mine".into(), "1".into())));
+    assert_eq!(pairs(&url).iter().filter(|(name, _)| name == "client_key").count(), 1);
+}
+
 #[tokio::test]
 async fn a_resource_is_named_wherever_tokens_are_asked_for() {
     let (endpoint, client, mut reg) = set_up().await;

@@ -90,6 +90,7 @@ impl World {
         self.client
             .exchange_code(&self.reg, &Secret::new("C"), "http://localhost/cb", None, Some(&Secret::new("N1")), Values::default())
             .await
+            .map_err(|unexchanged| unexchanged.error)
     }
 
     async fn refused(&self, id_token: Option<&str>, why: &str) {
@@ -128,6 +129,16 @@ async fn without_a_nonce_an_id_token_is_not_read() {
         .await
         .expect("granted");
     assert_eq!((grant.subject, world.endpoint.count("/jwks")), (None, 0));
+}
+
+#[tokio::test]
+async fn what_came_with_an_unproved_id_token_can_be_revoked() {
+    let world = World::start(Algorithm::ES256).await;
+    world.endpoint.script([Answer::json(200, r#"{"access_token":"A1","refresh_token":"R1","id_token":"junk"}"#)]);
+    let (code, nonce) = (Secret::new("C"), Secret::new("N1"));
+    let exchange = world.client.exchange_code(&world.reg, &code, "http://localhost/cb", None, Some(&nonce), Values::default());
+    let dropped = exchange.await.expect_err("not proved").dropped.expect("there");
+    assert_eq!((dropped.access_token, dropped.refresh_token), ("A1".into(), Some("R1".into())));
 }
 
 #[tokio::test]

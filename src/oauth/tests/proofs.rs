@@ -114,7 +114,7 @@ async fn p31_a_grant_that_is_not_bound_as_the_registration_says_is_not_taken() {
     endpoint.script([Answer::json(200, bearer), Answer::json(200, ""), Answer::json(200, bearer), Answer::json(200, bearer)]);
     let code = Secret::new("C");
     let error = holding.exchange_code(&reg, &code, "http://localhost/cb", None, None, Values::default()).await.expect_err("refused");
-    assert_eq!(error.verdict, Verdict::Misconfigured);
+    assert_eq!(error.error.verdict, Verdict::Misconfigured);
     assert_eq!(endpoint.seen()[1].form["token"], "R", "what is not taken is given back");
     holding.client_credentials(&reg).await.expect_err("refused");
     holding.device_poll(&reg, &code, Values::default()).await.expect_err("refused");

@@ -71,3 +71,52 @@ async fn a_lost_answer_is_asked_for_once_more_where_the_definition_says_so() {
         assert!(world.endpoint.seen().iter().all(|seen| seen.form["refresh_token"] == "R0"));
     }
 }
+
+/// The first answer may have held a rotated token: what becomes of the second try does not settle that.
+#[tokio::test]
+async fn the_doubt_of_a_lost_answer_outlives_a_second_try_that_failed() {
+    for (second, doubts) in [(Answer::json(503, "{}"), 1), (refused("invalid_client"), 1), (refused("invalid_grant"), 0)] {
+        let world = World::expired().await.with(|reg| reg.dialect.renewal.replay = true);
+        world.endpoint.script([Answer::hang_up(), second]);
+        world.token().await.expect_err("no token");
+        assert_eq!((world.posts(), world.records.intents().await.expect("read").len()), (2, doubts));
+    }
+}
+
+/// One that was imported before its definition said so, or by a line without a refresh token, is renewed like those that were made here.
+#[tokio::test]
+async fn what_renews_itself_needs_no_refresh_token_on_record() {
+    let world = World::empty().await.with(|reg| reg.dialect.renewal.by = crate::provider::RenewBy::AccessToken);
+    world.put(&Connection { refresh_token: None, ..connection() }).await;
+    world.clock.advance(Duration::from_secs(3500));
+    assert_eq!(world.keeper.refresh_now(&world.reg, key().borrow()).await.expect("renewed").credential.access_token, "A1".into());
+    assert_eq!(world.endpoint.seen().last().expect("a call").form["refresh_token"], "A0");
+    let stored = world.stored().await.expect("stored");
+    assert_eq!((stored.access_token, stored.refresh_token), ("A1".into(), Some("A1".into())));
+    assert!(world.records.intents().await.expect("read").is_empty());
+}
+
+/// A provider may rotate both tokens of a reply at once: the second's connection would be left with a spent one.
+#[tokio::test]
+async fn a_refresh_that_brings_two_grants_renews_both_connections() {
+    let world = World::expired().await.with(|reg| {
+        reg.dialect.reply.also = vec![crate::provider::Also { account: "user".into(), at: Path::parse("user").expect("a path") }];
+    });
+    let users = ConnectionKey::new("acme", "megan@personalemail.com", "default:user");
+    let users_now = async || world.records.connection(&users).await.expect("read").map(|keyed| keyed.record);
+    let reply = |nth: u8| {
+        let body = format!(
+            r#"{{"access_token":"A{nth}","refresh_token":"R{nth}","expires_in":3600,"user":{{"access_token":"U{nth}","refresh_token":"V{nth}"}}}}"#
+        );
+        world.endpoint.script([Answer::json(200, &body)]);
+    };
+    reply(1);
+    assert_eq!(world.token().await, Ok("A1".into()));
+    assert!(users_now().await.is_none(), "no refresh makes a connection");
+    world.put(&Connection { key: users.clone(), access_token: "U1".into(), refresh_token: Some("V1".into()), ..connection() }).await;
+    world.clock.advance(HOUR);
+    reply(2);
+    assert_eq!(world.token().await, Ok("A2".into()));
+    let renewed = users_now().await.expect("kept");
+    assert_eq!((renewed.access_token, renewed.refresh_token), ("U2".into(), Some("V2".into())));
+}

@@ -74,6 +74,32 @@ metadata: {host: {from: callback.hostname, kind: host, hosts: [eapi.pcloud.com, 
     assert_eq!(without_state(&mut browser, &trip.redirect_uri).await.status, 403);
 }
 
+/// A provider that forgets `state` on errors alone: a stranger's code must not come in by that door (RFC 9700 §4.7).
+#[tokio::test(flavor = "multi_thread")]
+async fn q26_a_code_without_state_is_refused_where_errors_alone_lack_it() {
+    let stage = Stage::new("callback: {state: cookie_on_error}\n").await;
+    let (mut browser, trip) = stage.set_out(json!({}), &[]).await;
+    for strangers in ["code=STRANGERS", "code=STRANGERS&error=access_denied", ""] {
+        assert_eq!(browser.get(&format!("{}?{strangers}", trip.redirect_uri)).await.status, 410, "{strangers}");
+    }
+    assert!(stage.token_calls().is_empty() && stage.stored().await.is_none());
+    assert_eq!(come_back(&mut browser, &trip, &[("code", "C1")]).await.status, 200, "its own goes on");
+    let (mut browser, trip) = stage.set_out(json!({}), &[]).await;
+    let denied = browser.get(&format!("{}?error=access_denied", trip.redirect_uri)).await;
+    assert!(denied.status == 200 && denied.text().contains("was not connected"));
+}
+
+/// `denied=` is OAuth 1.0a's word too, but only where that is spoken.
+#[tokio::test(flavor = "multi_thread")]
+async fn q26_a_denial_without_state_is_heard() {
+    let stage = Stage::new("callback: {state: cookie, denied: [\"denied=\"]}\n").await;
+    for param in ["denied=x", "denied=x&oauth_token=y"] {
+        let (mut browser, trip) = stage.set_out(json!({}), &[]).await;
+        let denied = browser.get(&format!("{}?{param}", trip.redirect_uri)).await;
+        assert!(denied.status == 200 && denied.text().contains("was not connected"), "{param}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn q27_callback_picks_the_token_or_api_host() {
     let evil = Upstream::plain().await;
@@ -187,4 +213,15 @@ async fn q30_granted_scopes_come_on_the_callback() {
     let connection = stage.stored().await.expect("connected");
     assert_eq!(connection.scopes, ["read", "activity:read"]);
     assert_eq!(connection.missing_scopes, ["activity:write"]);
+    // What the token endpoint says goes before what came through the browser.
+    stage.will_answer([answer(200, &json!({"access_token": "A2", "scope": "read"}))]);
+    stage.connect_with(&[("code", "C2"), ("scope", &scope)]).await.answer.is_ok();
+    assert_eq!(stage.stored().await.expect("connected").scopes, ["read"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_codes_call_may_name_the_scopes_that_were_asked_for() {
+    let stage = Stage::new("scopes: [a, b]\nscope_separator: \",\"\ncalls: {code: {params: {scope: \"{scope}\"}}}\n").await;
+    stage.connect().await.answer.is_ok();
+    assert_eq!(pairs(&stage.token_call().body)["scope"], ["a,b"]);
 }

@@ -4,9 +4,10 @@ use super::quirk;
 use super::stage::{Stage, answer, pairs, told};
 use crate::harness::{MEGAN, seconds};
 use crate::wire::until;
+use attache::base::clock::Clock;
 use attache::store::State;
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn q14_redirect_uri_demanded_on_refresh() {
@@ -181,11 +182,50 @@ async fn q49_token_exchanged_for_a_longer_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn q49_without_the_longer_token_there_is_no_connection() {
+async fn q49_what_is_put_renews_itself_too() {
     let stage = Stage::new(LONGER).await;
+    let line = json!({"access_token": "A1", "expires_at": stage.world.clock.now().plus(seconds(3600)).to_rfc3339()});
+    let put = stage.world.admin_json("PUT", &format!("/v1/connections/acme/{MEGAN}"), &line).await;
+    assert_eq!(put.status, 201, "{}", put.text());
+    assert_eq!(stage.stored().await.expect("put").refresh_token, Some("A1".into()));
+    stage.call().await.is_ok();
+    stage.world.clock.advance(seconds(3500));
+    stage.call().await.is_ok();
+    until("a new token", async || stage.stored().await.is_some_and(|connection| connection.access_token.expose() == "A9")).await;
+}
+
+/// Which host a grant is for was learnt of the account before: other tokens are for another, for all that is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_over_a_connection_does_not_go_to_its_hosts() {
+    let stage = Stage::new("metadata: {shop: {from: reply.shop, kind: host, hosts: [\"*.shop.test\"]}}\n").await;
+    let put = async |line: Value| {
+        let put = stage.world.admin_json("PUT", &format!("/v1/connections/acme/{MEGAN}"), &line).await;
+        assert!(put.status.is_success(), "{}", put.text());
+        stage.stored().await.expect("put").metadata
+    };
+    put(json!({"access_token": "A", "refresh_token": "R", "metadata": {"shop": "a.shop.test", "refresh_expires_at": "2030-01-01T00:00:00Z", "plan": "x"}})).await;
+    // A newer access token of the same grant says nothing new of the account.
+    let same = put(json!({"access_token": "B", "refresh_token": "R"})).await;
+    assert_eq!((same["shop"].as_str(), same.len()), (Some("a.shop.test"), 3));
+    let others = put(json!({"access_token": "C", "refresh_token": "S"})).await;
+    assert_eq!((others["plan"].as_str(), others.len()), (Some("x"), 1));
+    let told = put(json!({"access_token": "D", "metadata": {"shop": "d.shop.test"}})).await;
+    assert_eq!(told["shop"], "d.shop.test");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn q49_without_the_longer_token_there_is_no_connection() {
+    let revoke = r#"
+  revoke: {url: "http://ACME/revoke", body: none, client_auth: none, headers: {Authorization: "Bearer {access_token}"}}
+refresh: {by"#;
+    let stage = Stage::new(&LONGER.replace("\nrefresh: {by", revoke)).await;
     stage.will_answer([answer(200, &json!({"access_token": "short"})), answer(400, &json!({"error": {"code": 190}}))]);
     assert_eq!(stage.connect().await.answer.status, 502);
     assert!(stage.stored().await.is_none());
+    // What the code brought all the same is not left behind.
+    let revoked = stage.token_calls().pop().expect("a call");
+    assert_eq!((&*revoked.target, revoked.header("authorization"), revoked.body.len()), ("/revoke", "Bearer short", 0));
+    assert!(revoked.all("content-type").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

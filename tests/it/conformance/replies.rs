@@ -91,6 +91,20 @@ async fn q34_a_second_grant_waits_for_the_app_too() {
     assert_eq!(stage.stored_as("default:user").await.expect("there").access_token.expose(), "xoxp-1");
 }
 
+/// The second connection's name would be one that no call can say.
+#[tokio::test(flavor = "multi_thread")]
+async fn q34_a_second_grant_needs_a_name_that_fits() {
+    let stage = Stage::new("reply: {also: [{account: user, at: authed_user}]}\n").await;
+    let mut reply = quirk("Q34").responses[0].clone();
+    reply["body"]["access_token"] = "xoxb-1".into();
+    stage.will_answer([reply]);
+    let account = "a".repeat(254);
+    let (mut browser, trip) = stage.set_out(json!({"account": account}), &[]).await;
+    super::stage::come_back(&mut browser, &trip, &[("code", "C1")]).await.is_ok();
+    assert!(stage.stored_as(&account).await.is_some());
+    assert!(stage.stored_as(&format!("{account}:user")).await.is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn q35_camel_case_or_renamed_reply_fields() {
     let definition = r#"
