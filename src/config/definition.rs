@@ -9,6 +9,7 @@ mod callback;
 mod calls;
 mod hosts;
 pub(super) mod lint;
+pub(super) mod moved;
 pub(super) mod overlay;
 mod places;
 mod reply;
