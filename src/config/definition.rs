@@ -9,6 +9,7 @@ mod callback;
 mod calls;
 mod hosts;
 pub(super) mod lint;
+pub(super) mod moved;
 pub(super) mod overlay;
 mod places;
 mod reply;
@@ -118,6 +119,10 @@ impl Draft {
         lint::forbidden_grants(fields, "authorize_params");
         lint::forbidden_grants(fields, "token_params");
         let refresh = refresh(fields, &mut dialect.renewal);
+        let token_hosts = hosts::read(fields, &places);
+        if reading != Reading::Alone {
+            hosts::check_lookups(&dialect.lookups, &token_hosts, fields);
+        }
         Draft {
             display_name: fields.word("display_name").map(owned),
             category: fields.word("category").map(owned),
@@ -138,7 +143,7 @@ impl Draft {
             authorize_params,
             token_params,
             attach,
-            token_hosts: hosts::read(fields, &places),
+            token_hosts,
             default_expires_in: default_expires_in(fields),
             refresh,
             keep_alive: fields.duration("keep_alive"),
@@ -226,5 +231,7 @@ fn pairs(fields: &Fields<'_>, key: &'static str) -> Pairs {
     entries.filter_map(|(name, node)| Some((name.text.as_str().into(), scalar::text(node, fields.problems)?.into()))).collect()
 }
 
+#[cfg(test)]
+mod host_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! `providers:` of `routes.yaml`: each entry merged with the definition it uses.
 
-use super::definition::{Draft, Reading, lint, overlay};
+use super::definition::{Draft, Reading, lint, moved, overlay};
 use super::error::{At, did_you_mean};
 use super::exchange;
 use super::fields::{Fields, Problems, Shape};
@@ -187,7 +187,7 @@ fn with_definition(key: &Key, node: &Node, known: &Known<'_>, problems: &Problem
     let Some((id, at)) = base_id else {
         let names = ["token_url", "authorize_url", "issuer", "credential", "jwt_bearer", "token_exchange", "request_token_url", "oauth1"];
         if names.iter().any(|name| overlay::under(node, name).is_some()) {
-            return Some((key.text.as_str().into(), node.clone()));
+            return Some((key.text.as_str().into(), moved::without_none(node.clone())));
         }
         let hint = did_you_mean(&key.text, ids(definitions))
             .unwrap_or_else(|| "name one with `use:`, or write `authorize_url`, `token_url` and `token_hosts` here".into());
@@ -200,7 +200,8 @@ fn with_definition(key: &Key, node: &Node, known: &Known<'_>, problems: &Problem
         return None;
     };
     let tree = found.parsed(id, known.sources, problems).tree.as_ref()?;
-    Some((id.into(), overlay::over(node, tree)))
+    moved::tell(node, tree, id, problems);
+    Some((id.into(), moved::without_none(overlay::over(node, tree))))
 }
 
 /// Tells a key without the word that uses it, and the word without a key.

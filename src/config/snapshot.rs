@@ -56,6 +56,18 @@ impl Snapshot {
         }
         text
     }
+
+    /// The same of a registration's value, which may have been folded to lower case or cut at its host since it was filled in.
+    pub fn masked_value(&self, value: &str) -> String {
+        let is_part = |filled: &str| {
+            let filled = filled.trim().to_ascii_lowercase();
+            let bare = filled.strip_prefix("https://").or_else(|| filled.strip_prefix("http://")).unwrap_or(&filled);
+            let rest = bare.strip_prefix(&value.to_ascii_lowercase());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', ':', '/', '?', '#']))
+        };
+        let mut filled = self.filled.iter().map(Secret::expose).filter(|filled| filled.len() >= 6);
+        if filled.any(is_part) { "…".to_owned() } else { self.masked(value) }
+    }
 }
 
 /// All but RFC 3986 §2.3's unreserved characters are encoded, as the rewriting of queries does it.

@@ -52,6 +52,10 @@ impl TokenClient {
         let named = Named { reg, values: Values::of(metadata), standard: &[], redirect_uri: None };
         let url = named.url(&lookup.url).ok_or_else(lacking)?;
         allowed(&url)?;
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        if !reg.token_host_allowed_for(host, port, |name| named.in_url(name)) {
+            return Err(TokenError::cannot("a lookup leads to a host that is not among `token_hosts`"));
+        }
         let request = Request::get(url.as_str()).header(ACCEPT, HeaderValue::from_static("application/json")).body(Bytes::new());
         let mut request = request.map_err(|_| TokenError::cannot("a lookup's URL cannot be used"))?;
         let companions = &reg.dialect.api;

@@ -82,16 +82,18 @@ impl<'a> Named<'a> {
     }
 
     /// As it may stand in a URL, before it is escaped for its place there: a declared value is what its kind would keep.
-    fn in_url(&self, name: &str) -> Option<Cow<'a, str>> {
+    pub(super) fn in_url(&self, name: &str) -> Option<Cow<'a, str>> {
         let text = self.text(name)?;
         let mut kinds = self.reg.dialect.kinds(name).peekable();
         let stands = kinds.peek().is_none() || kinds.any(|kind| kind.keep(&text).as_deref() == Some(&*text));
         stands.then_some(text)
     }
 
-    /// The endpoint's URL for this connection.
+    /// The endpoint's URL for this connection. What values make of it is no host that `token_hosts` denies; a fixed one is the operator's own word.
     pub(super) fn url(&self, url: &EndpointUrl) -> Option<Url> {
-        url.url(|name| self.in_url(name))
+        let found = url.url(|name| self.in_url(name))?;
+        let is_denied = || self.reg.token_host_denied(found.host_str().unwrap_or_default(), found.port_or_known_default().unwrap_or_default());
+        (url.fixed().is_some() || !is_denied()).then_some(found)
     }
 }
 
@@ -137,7 +139,7 @@ mod tests {
         reg.dialect.inputs = vec![input("label", Kind::Label), input("host", Kind::Host(vec!["*.shop.test".into()]))];
         let capture =
             |name: &str, kind| Capture { name: name.into(), from: From::Reply(Path::parse("x").expect("a path")), kind, required: false };
-        reg.dialect.metadata = vec![capture("origin", Kind::Origin(vec!["*.api.test".into()])), capture("text", Kind::Text)];
+        reg.dialect.metadata = vec![capture("origin", Kind::Origin(vec!["*.api.test:8443".into()])), capture("text", Kind::Text)];
         reg
     }
 
@@ -160,6 +162,22 @@ mod tests {
             check("https://{origin}/t", json!({"origin": evil}), None);
         }
         check("https://{host}/t", json!({}), None);
+    }
+
+    #[test]
+    fn no_value_makes_a_host_that_is_denied() {
+        let mut reg = with_values();
+        reg.token_hosts_denied = vec![crate::provider::DeniedHost::parse("www.acme.test").expect("a host")];
+        let found = |url: EndpointUrl, label: &str| {
+            let metadata = BTreeMap::from([("label".to_owned(), json!(label))]);
+            let named = Named { reg: &reg, values: Values::of(&metadata), standard: &[], redirect_uri: None };
+            named.url(&url).is_some()
+        };
+        let filled = |text: &str| EndpointUrl::PerConnection(Filled::parse(text).expect("a text"));
+        assert!(found(filled("https://{label}.acme.test/t"), "api"));
+        assert!(!found(filled("https://{label}.acme.test/t"), "www"));
+        assert!(!found(filled("https://{label}.acme.test:8443/t"), "www"), "at no port");
+        assert!(found("https://www.acme.test/t".parse().expect("a URL"), "www"), "what is written is meant");
     }
 
     #[test]

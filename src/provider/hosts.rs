@@ -27,11 +27,34 @@ impl TokenHost {
 
     /// Whether `host` (lower case, no brackets removed) and `port` are taken.
     pub fn takes(&self, host: &str, port: u16) -> bool {
-        let fits = match self.host.strip_prefix('*') {
-            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            None => *host == *self.host,
-        };
-        fits && port == self.port
+        is_of(&self.host, host) && port == self.port
+    }
+}
+
+/// A host that never sees a token: at every port, unless it names one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeniedHost {
+    host: Box<str>,
+    port: Option<u16>,
+}
+
+impl DeniedHost {
+    /// Reads what [`TokenHost::parse`] does.
+    pub fn parse(text: &str) -> Option<DeniedHost> {
+        let TokenHost { host, port } = TokenHost::parse(text)?;
+        let is_named = text.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+        Some(DeniedHost { host, port: is_named.then_some(port) })
+    }
+
+    pub fn takes(&self, host: &str, port: u16) -> bool {
+        is_of(&self.host, host) && self.port.is_none_or(|denied| denied == port)
+    }
+}
+
+fn is_of(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        None => *host == *pattern,
     }
 }
 
@@ -47,6 +70,17 @@ mod tests {
         for (host, port) in [("example.com", 443), ("evilexample.com", 443), ("a.example.com", 8443), ("a.example.com.evil.net", 443)] {
             assert!(!any.takes(host, port), "{host}:{port}");
         }
+    }
+
+    #[test]
+    fn a_denial_without_a_port_is_for_all_of_them() {
+        let all = DeniedHost::parse("*.bc.example.com").expect("a host");
+        let one = DeniedHost::parse("[::1]:8443").expect("a host");
+        for port in [80, 443, 8443] {
+            assert!(all.takes("a.bc.example.com", port) && !all.takes("bc.example.com", port), "{port}");
+            assert_eq!(one.takes("[::1]", port), port == 8443, "{port}");
+        }
+        assert!(DeniedHost::parse("[::1]").is_some_and(|host| host.takes("[::1]", 1)));
     }
 
     #[test]

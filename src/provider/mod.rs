@@ -17,7 +17,7 @@ pub use dialect::{
     Sign, StateRule, Unit,
 };
 pub use endpoint::{EndpointUrl, in_url};
-pub use hosts::TokenHost;
+pub use hosts::{DeniedHost, TokenHost};
 pub use key::{JwtKey, KeyFault};
 pub use oauth1::OAuth1;
 pub use place::{Capture, From, Input, Kind, Lookup};
@@ -184,7 +184,7 @@ pub struct Registration {
     /// Those with places that a connection's own values fill in (`{subdomain}.zendesk.com`).
     pub token_hosts_per_connection: Vec<Filled>,
     /// Hosts that never see a token, whatever the other two say.
-    pub token_hosts_denied: Vec<TokenHost>,
+    pub token_hosts_denied: Vec<DeniedHost>,
     pub default_expires_in: Option<Lifetime>,
     pub refresh: RefreshPolicy,
     /// Refresh a grant that was not used for so long, because it would die of disuse.
@@ -223,7 +223,8 @@ impl Registration {
         self.token_host_allowed(host, port) || (!self.token_host_denied(host, port) && is_its_own())
     }
 
-    fn token_host_denied(&self, host: &str, port: u16) -> bool {
+    /// Whether no secret and no token of this registration goes there, if a value chose it.
+    pub fn token_host_denied(&self, host: &str, port: u16) -> bool {
         self.token_hosts_denied.iter().any(|denied| denied.takes(host, port))
     }
 }

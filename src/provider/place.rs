@@ -15,7 +15,7 @@ pub enum Kind {
     Text,
     /// One DNS label.
     Label,
-    /// A host under one of these: `example.com` itself, or `*.example.com` for its sub-domains.
+    /// A host under one of these: `example.com` itself, or `*.example.com` for its sub-domains; at another port than 443 only where it is named.
     Host(Vec<Box<str>>),
     /// An https origin under one of these, learnt as a URL; what is kept is its host, and its port where that is not 443.
     Origin(Vec<Box<str>>),
@@ -78,7 +78,7 @@ impl Kind {
                 fits.then(|| value.into())
             }
             Kind::Label => is_label(value).then(|| value.to_ascii_lowercase().into()),
-            Kind::Host(allowed) => host(value).filter(|host| is_under(host_of(host), allowed)),
+            Kind::Host(allowed) => host(value).and_then(|(host, port)| listed(&host, port, allowed)),
             Kind::Origin(allowed) => {
                 let url = Url::parse(value).ok()?;
                 let loopback = url.scheme() == "http" && crate::base::loopback::is_loopback(&url);
@@ -87,14 +87,16 @@ impl Kind {
                 }
                 let host = url.host_str()?;
                 let kept = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-                is_under(host, allowed).then(|| kept.into())
+                is_under(host, url.port_or_known_default()?, allowed).then(|| kept.into())
             }
         }
     }
 }
 
-fn host_of(authority: &str) -> &str {
-    authority.split_once(':').map_or(authority, |(host, _)| host)
+/// As it is kept: with its port where that is not 443.
+fn listed(host: &str, port: u16, allowed: &[Box<str>]) -> Option<Box<str>> {
+    let kept = if port == 443 { host.into() } else { format!("{host}:{port}").into() };
+    is_under(host, port, allowed).then_some(kept)
 }
 
 fn is_label(text: &str) -> bool {
@@ -103,23 +105,31 @@ fn is_label(text: &str) -> bool {
 }
 
 /// A DNS name, or one with a port; no address but loopback's, so that no answer names a machine of the private network.
-fn host(text: &str) -> Option<Box<str>> {
+fn host(text: &str) -> Option<(String, u16)> {
     let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
-    if port.is_some_and(|port| port.parse::<u16>().is_err() || !port.bytes().all(|byte| byte.is_ascii_digit())) {
-        return None;
-    }
+    let port = match port {
+        None => 443,
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => port.parse().ok()?,
+        Some(_) => return None,
+    };
     let labels: Vec<&str> = name.split('.').collect();
     let is_name = labels.len() >= 2
         && labels.iter().all(|label| is_label(label))
         && labels.last().is_some_and(|last| !last.bytes().all(|byte| byte.is_ascii_digit()));
-    (is_name || matches!(name, "localhost" | "127.0.0.1")).then(|| text.to_ascii_lowercase().into())
+    (is_name || matches!(name, "localhost" | "127.0.0.1")).then(|| (name.to_ascii_lowercase(), port))
 }
 
-fn is_under(host: &str, allowed: &[Box<str>]) -> bool {
+/// Another port is another server, which the list must name; on this machine whoever lists it means its servers at whatever port they have.
+fn is_under(host: &str, port: u16, allowed: &[Box<str>]) -> bool {
     let host = host.to_ascii_lowercase();
-    allowed.iter().any(|pattern| match pattern.strip_prefix("*.") {
-        Some(parent) => host.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
-        None => host == **pattern,
+    allowed.iter().any(|pattern| {
+        let named = pattern.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)));
+        let (name, at) = named.unwrap_or((pattern, 443));
+        let fits = match name.strip_prefix("*.") {
+            Some(parent) => host.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            None => host == name,
+        };
+        fits && (at == port || (named.is_none() && matches!(name, "localhost" | "127.0.0.1" | "[::1]")))
     })
 }
 
@@ -145,7 +155,7 @@ mod tests {
         ] {
             check(&Kind::Label, value, expected);
         }
-        let hosts = Kind::Host(vec!["*.myshopify.com".into(), "shop.example".into()]);
+        let hosts = Kind::Host(vec!["*.myshopify.com".into(), "shop.example".into(), "ported.example:8443".into()]);
         for (value, expected) in [
             ("a.myshopify.com", Some("a.myshopify.com")),
             ("A.B.MyShopify.com", Some("a.b.myshopify.com")),
@@ -158,7 +168,11 @@ mod tests {
             ("evil.net#a.myshopify.com", None),
             ("evil.net?.myshopify.com", None),
             ("a.myshopify.com@evil.net", None),
-            ("a.myshopify.com:8443", Some("a.myshopify.com:8443")),
+            ("a.myshopify.com:8443", None),
+            ("a.myshopify.com:443", Some("a.myshopify.com")),
+            ("shop.example:8443", None),
+            ("ported.example:8443", Some("ported.example:8443")),
+            ("ported.example", None),
             ("a.myshopify.com:x", None),
             ("169.254.169.254", None),
         ] {
@@ -168,11 +182,13 @@ mod tests {
 
     #[test]
     fn an_origin_is_https_and_in_the_list() {
-        let kind = Kind::Origin(vec!["*.salesforce.com".into()]);
+        let kind = Kind::Origin(vec!["*.salesforce.com".into(), "*.force.com:8443".into()]);
         for (value, expected) in [
             ("https://na1.salesforce.com", Some("na1.salesforce.com")),
             ("https://na1.salesforce.com/services/", Some("na1.salesforce.com")),
-            ("https://na1.salesforce.com:8443", Some("na1.salesforce.com:8443")),
+            ("https://na1.salesforce.com:8443", None),
+            ("https://na1.force.com:8443", Some("na1.force.com:8443")),
+            ("https://na1.salesforce.com:443", Some("na1.salesforce.com")),
             ("http://na1.salesforce.com", None),
             ("https://na1.salesforce.com@evil.net", None),
             ("https://u:p@na1.salesforce.com", None),

@@ -94,7 +94,7 @@ impl Kind {
                 let ports = reg.token_hosts.iter().map(|allowed| allowed.port).filter(|port| *port != 443);
                 let ported = own.clone().flat_map(|host| ports.clone().map(move |port| format!("{host}:{port}")));
                 let listed = exact.map(|allowed| format!("{}:{}", allowed.host, allowed.port)).filter_map(|host| self.keep(&host));
-                own.clone().chain(ported).map(Into::into).chain(listed).collect()
+                own.clone().chain(ported).filter_map(|host| self.keep(&host)).chain(listed).collect()
             }
         }
     }

@@ -31,7 +31,9 @@ pub enum Method {
     Plaintext,
 }
 
-/// An RSA key that signs by SHA-1. By the `rsa` crate, since aws-lc-rs signs by no hash that weak, and the method has no other.
+/// An RSA key that signs by SHA-1. By the `rsa` crate, since aws-lc-rs signs by no hash that weak, and the method has no other. Its signer blinds each
+/// signature with the system's random numbers (its feature `getrandom`, which Cargo.toml names), for its arithmetic alone does not hide the key from
+/// whoever times it. That is an inversion and a few multiplications more for each signature.
 #[derive(Clone)]
 pub struct RsaKey {
     pem: Secret,

@@ -2,15 +2,21 @@
 
 use super::places::Places;
 use crate::config::fields::Fields;
-use crate::config::node::Node;
+use crate::config::node::{Node, Value};
 use crate::config::scalar;
-use crate::provider::{Filled, TokenHost};
+use crate::provider::{DeniedHost, Filled, Lookup, TokenHost};
 
 #[derive(Debug, Clone, Default)]
 pub(in crate::config) struct TokenHosts {
     pub(in crate::config) allowed: Vec<TokenHost>,
     pub(in crate::config) per_connection: Vec<Filled>,
-    pub(in crate::config) denied: Vec<TokenHost>,
+    pub(in crate::config) denied: Vec<DeniedHost>,
+}
+
+impl TokenHosts {
+    fn allow(&self, host: &str, port: u16) -> bool {
+        self.allowed.iter().any(|allowed| allowed.takes(host, port)) && !self.denied.iter().any(|denied| denied.takes(host, port))
+    }
 }
 
 pub(super) fn read(fields: &Fields<'_>, places: &Places) -> TokenHosts {
@@ -18,18 +24,46 @@ pub(super) fn read(fields: &Fields<'_>, places: &Places) -> TokenHosts {
     for node in fields.list("token_hosts").unwrap_or_default() {
         let Some(text) = scalar::template(node, fields.problems) else { continue };
         if let Some(denied) = text.strip_prefix('!') {
-            one(denied, node, fields, &mut hosts.denied);
+            one(DeniedHost::parse(denied), node, fields, &mut hosts.denied);
         } else if text.contains(['{', '}']) {
             with_places(node, places, fields, &mut hosts);
         } else {
-            one(text, node, fields, &mut hosts.allowed);
+            one(TokenHost::parse(text), node, fields, &mut hosts.allowed);
         }
     }
     hosts
 }
 
-fn one(text: &str, node: &Node, fields: &Fields<'_>, into: &mut Vec<TokenHost>) {
-    match TokenHost::parse(text) {
+/// Tells each lookup that carries its token to a fixed host where no token may go. What values make of the others is asked before the call.
+pub(super) fn check_lookups(lookups: &[Lookup], hosts: &TokenHosts, fields: &Fields<'_>) {
+    let at = fields.at_key("lookups");
+    for url in lookups.iter().filter_map(|lookup| lookup.url.fixed()) {
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { continue };
+        if !hosts.allow(host, port) {
+            let target = if port == 443 { host.to_owned() } else { format!("{host}:{port}") };
+            let message = "a lookup carries its token to a host that is not among `token_hosts`";
+            // What a variable held is not shown.
+            let is_shown = !nodes(fields).any(Node::is_filled);
+            let hint = is_shown.then(|| format!("add `token_hosts: [\"{target}\"]`"));
+            fields.say(at, message, hint);
+        }
+    }
+}
+
+fn nodes<'f>(fields: &'f Fields<'_>) -> impl Iterator<Item = &'f Node> {
+    let lookups = fields.peek("lookups").map(|node| list(&node.value)).unwrap_or_default();
+    lookups.iter().filter_map(|lookup| super::overlay::under(lookup, "url"))
+}
+
+fn list(value: &Value) -> &[Node] {
+    match value {
+        Value::List(nodes) => nodes,
+        Value::Null | Value::Scalar(_) | Value::Map(_) | Value::Broken => &[],
+    }
+}
+
+fn one<T: PartialEq>(found: Option<T>, node: &Node, fields: &Fields<'_>, into: &mut Vec<T>) {
+    match found {
         Some(host) if into.contains(&host) => {}
         Some(host) => into.push(host),
         None => {
@@ -42,7 +76,7 @@ fn one(text: &str, node: &Node, fields: &Fields<'_>, into: &mut Vec<TokenHost>) 
 fn with_places(node: &Node, places: &Places, fields: &Fields<'_>, hosts: &mut TokenHosts) {
     let Some(text) = places.host_text(node, fields.problems) else { return };
     match text.fixed() {
-        Some(fixed) => one(fixed, node, fields, &mut hosts.allowed),
+        Some(fixed) => one(TokenHost::parse(fixed), node, fields, &mut hosts.allowed),
         None if hosts.per_connection.contains(&text) => {}
         None => hosts.per_connection.push(text),
     }

@@ -57,8 +57,8 @@ impl Places {
             _ if self.fixed(name).is_some() => self.fixed(name).unwrap_or_default(),
             // Plain http is for loopback alone, and whatever comes to stand there is held to it once more.
             Some(Kind::Host(hosts) | Kind::Origin(hosts)) => {
-                let loopback = hosts.iter().find(|host| matches!(&***host, "localhost" | "127.0.0.1"));
-                loopback.map_or("x.example.com", |host| host).into()
+                let mut names = hosts.iter().map(|host| host.split(':').next().unwrap_or_default());
+                names.find(|name| matches!(*name, "localhost" | "127.0.0.1")).unwrap_or("x.example.com").into()
             }
             Some(Kind::Label | Kind::Text) | None => "x".into(),
         }
@@ -173,9 +173,26 @@ impl Places {
             problems.say_inside(node, at(name), format!("`{}` may be any text, so it cannot stand in a host", shown(name)), Some(hint));
             return false;
         }
-        let Some(last) = names.last().filter(|name| self.is_label(name) && self.fixed(name).is_none()) else { return true };
+        // What the registration gives is as if it were written here.
+        let written = names.iter().fold(authority.to_owned(), |text, name| match self.fixed(name) {
+            Some(value) => text.replace(&format!("{{{name}}}"), &value),
+            None => text,
+        });
+        let free = || names.iter().filter(|name| self.fixed(name).is_none());
+        let split = |name: &str| written.split_once(&format!("{{{name}}}"));
+        let glued = free().filter(|name| !self.is_label(name)).find(|name| {
+            let (before, behind) = split(name).unwrap_or_default();
+            !(before.is_empty() || before.ends_with('.')) || !(behind.is_empty() || behind.starts_with(['.', ':']))
+        });
+        if let Some(name) = glued {
+            // `{label}{host}` would make `evilexample.com` of `example.com`.
+            let message = format!("`{{{}}}` is a whole host: what stands beside it would make another one of it", shown(name));
+            problems.say_inside(node, at(name), message, Some("write a `.` between them".into()));
+            return false;
+        }
+        let Some(last) = free().last().filter(|name| self.is_label(name)) else { return true };
         // What whoever types the label could register as a domain of his own is no host that we know.
-        let behind = authority.rsplit('}').next().and_then(|behind| behind.split(':').next()).unwrap_or_default();
+        let behind = written.rsplit('}').next().and_then(|behind| behind.split(':').next()).unwrap_or_default();
         let labels: Vec<&str> = behind.split('.').skip(1).filter(|label| !label.is_empty()).collect();
         if labels.len() >= 2 || labels == ["localhost"] {
             return true;

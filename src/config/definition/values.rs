@@ -6,7 +6,7 @@ use crate::config::error::did_you_mean;
 use crate::config::fields::{Fields, Problems, Shape};
 use crate::config::node::{Key, Node, Value, shown};
 use crate::config::scalar;
-use crate::provider::{Capture, From, Input, Kind, Lookup, Path};
+use crate::provider::{Capture, From, Input, Kind, Lookup, Path, TokenHost};
 
 const INPUT: Shape = Shape { name: "Input", said: "an input" };
 const CAPTURE: Shape = Shape { name: "Capture", said: "a metadata value" };
@@ -135,7 +135,7 @@ fn kind(fields: &Fields<'_>, word: Option<KindWord>, value: Option<&str>) -> Opt
         match host_pattern(text) {
             Some(host) => hosts.push(host),
             None => {
-                let hint = "write `shop.example.com`, or `*.example.com` for all sub-domains";
+                let hint = "write `shop.example.com`, `shop.example.com:8443` where the port is not 443, or `*.example.com` for all sub-domains";
                 fields.say(&node.at, format!("expected a host, found {}", node.found()), Some(hint.into()));
             }
         }
@@ -147,7 +147,7 @@ fn kind(fields: &Fields<'_>, word: Option<KindWord>, value: Option<&str>) -> Opt
     }
     let own = |value: &str| {
         let bare = value.trim().trim_start_matches("https://").trim_start_matches("http://");
-        let end = bare.find(['/', ':', '?', '#']).unwrap_or(bare.len());
+        let end = bare.find(['/', '?', '#']).unwrap_or(bare.len());
         host_pattern(&bare[..end])
     };
     if hosts.is_empty() {
@@ -161,10 +161,10 @@ fn kind(fields: &Fields<'_>, word: Option<KindWord>, value: Option<&str>) -> Opt
     })
 }
 
-/// `host` or `*.host`, without a port.
+/// `host` or `*.host`, with its port where that is not 443.
 fn host_pattern(text: &str) -> Option<Box<str>> {
-    let host = crate::provider::TokenHost::parse(text)?;
-    (host.port == 443 && !text.contains(':')).then_some(host.host)
+    let TokenHost { host, port } = TokenHost::parse(text)?;
+    Some(if port == 443 { host } else { format!("{host}:{port}").into() })
 }
 
 fn is_name(key: &Key, taken: &[&str], problems: &Problems) -> bool {

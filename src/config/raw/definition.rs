@@ -21,22 +21,22 @@ pub(super) struct DefinitionKeys {
     display_name: Option<Text>,
     /// Groups it on the connect page and in lists.
     category: Option<Category>,
-    /// Where the end user consents (RFC 6749 §3.1). https only, unless the host is loopback; so for every URL here. `{name}` is an input's or metadata value.
-    authorize_url: Option<Url>,
+    /// Where the end user consents (RFC 6749 §3.1). https only, unless the host is loopback; so for every URL here. `{name}` is an input's or metadata value; in a registration `none` takes the definition's away.
+    authorize_url: Option<UrlOrNone>,
     /// Where codes and refresh tokens become tokens (RFC 6749 §3.2).
-    token_url: Option<Url>,
+    token_url: Option<UrlOrNone>,
     /// OAuth 1.0a: where a connection begins (RFC 5849 §2.1). `authorize_url` and `token_url` are that protocol's then.
-    request_token_url: Option<Url>,
+    request_token_url: Option<UrlOrNone>,
     /// OAuth 1.0a (RFC 5849): how requests are signed.
     oauth1: Option<OAuth1>,
     /// Where a token is revoked (RFC 7009).
-    revoke_url: Option<Url>,
+    revoke_url: Option<UrlOrNone>,
     /// Where the device flow begins (RFC 8628).
-    device_authorization_url: Option<Url>,
+    device_authorization_url: Option<UrlOrNone>,
     /// Where the authorization request is pushed (RFC 9126).
-    par_url: Option<Url>,
+    par_url: Option<UrlOrNone>,
     /// Who issues the tokens, exactly as the provider writes it. URLs that are not said here are discovered from it (RFC 8414), and `iss` and id tokens are checked against it.
-    issuer: Option<Url>,
+    issuer: Option<UrlOrNone>,
     /// Further texts that `iss` may hold; one `*` stands for one path segment or host label.
     issuers: Option<Vec<Text>>,
     /// Sent as `redirect_uri` instead of our own URL, as it is: a name that was registered at the provider.
@@ -156,23 +156,31 @@ pub(super) struct AttachPlace {
 #[schemars(deny_unknown_fields)]
 struct Calls {
     /// The authorization request.
-    authorize: Option<Call>,
+    authorize: Option<CallOrNone>,
     /// What lies under `code`, `refresh`, `app`, `extend`, `device` and `poll`.
-    token: Option<Call>,
+    token: Option<CallOrNone>,
     /// A code for tokens (RFC 6749 §4.1.3).
-    code: Option<Call>,
+    code: Option<CallOrNone>,
     /// A refresh token for tokens (RFC 6749 §6).
-    refresh: Option<Call>,
+    refresh: Option<CallOrNone>,
     /// The app's own token (RFC 6749 §4.4).
-    app: Option<Call>,
+    app: Option<CallOrNone>,
     /// Once, right after the code: the token of the reply for a longer one.
-    extend: Option<Call>,
+    extend: Option<CallOrNone>,
     /// The device authorization request (RFC 8628 §3.1).
-    device: Option<Call>,
+    device: Option<CallOrNone>,
     /// The device flow's polls (RFC 8628 §3.4).
-    poll: Option<Call>,
+    poll: Option<CallOrNone>,
     /// Revocation (RFC 7009).
-    revoke: Option<Call>,
+    revoke: Option<CallOrNone>,
+}
+
+/// In a registration `none` takes the definition's away.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum CallOrNone {
+    None(NoCall),
+    Call(Box<Call>),
 }
 
 /// How one kind of call looks. Names are settled in this order: the standard ones, less `omit`, by `rename`, and then `params` over all.
@@ -180,7 +188,7 @@ struct Calls {
 #[schemars(deny_unknown_fields)]
 struct Call {
     /// Where it goes, instead of the endpoint's usual URL.
-    url: Option<Url>,
+    url: Option<UrlOrNone>,
     /// `POST` by default; a GET's parameters stand in the query.
     method: Option<Method>,
     /// `form` by default.

@@ -33,6 +33,8 @@ scalar!(Lifetime, {"anyOf": [{"type": "string", "pattern": "^\\s*([0-9]+\\s*[a-z
 scalar!(Size, {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+\\s*([kKmMgG][iI]?)?[bB]?$|\\$\\{"}], "examples": ["64KiB", "10MB"]});
 scalar!(SizeOrNone, {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+\\s*([kKmMgG][iI]?)?[bB]?$|^none$|\\$\\{"}]});
 scalar!(Url, {"type": "string", "pattern": "^[hH][tT][tT][pP][sS]?://|\\$\\{"});
+scalar!(UrlOrNone, {"type": "string", "pattern": "^[hH][tT][tT][pP][sS]?://|^none$|\\$\\{"});
+scalar!(NoCall, {"const": "none"});
 scalar!(Image, {"type": "string", "examples": ["./logo.svg", "https://printpixie.example/logo.svg"]});
 scalar!(Address, {"type": "string", "examples": ["127.0.0.1:7070", "[::1]:7070", "unix:./attache.sock"]});
 scalar!(Health, {"anyOf": [{"enum": ["off", false]}, {"type": "string"}, {"$ref": "#/$defs/ListenerKeys"}]});

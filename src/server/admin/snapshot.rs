@@ -2,7 +2,7 @@
 
 use super::{Admin, Asked, Outcome, Refused};
 use crate::base::problem::Problem;
-use crate::config::{Bind, ConfigErrors, Route};
+use crate::config::{Bind, ConfigErrors, Route, Snapshot};
 use crate::connect::is_connectable;
 use crate::provider::Input;
 use crate::proxy::explain;
@@ -49,7 +49,7 @@ impl Admin {
             .providers
             .values()
             .map(|provider| {
-                let inputs: Vec<Value> = provider.dialect.inputs.iter().map(input_json).collect();
+                let inputs: Vec<Value> = provider.dialect.inputs.iter().map(|input| input_json(&snapshot, input)).collect();
                 json!({
                     "id": &*provider.id, "definition": provider.definition, "display_name": provider.display_name,
                     "on": provider.off.is_none(), "off_because": provider.off,
@@ -69,8 +69,9 @@ impl Admin {
     }
 }
 
-fn input_json(input: &Input) -> Value {
-    json!({"name": input.name, "label": input.label, "example": input.example, "suffix": input.suffix, "value": input.value})
+fn input_json(snapshot: &Snapshot, input: &Input) -> Value {
+    let value = input.value.as_deref().map(|value| snapshot.masked_value(value));
+    json!({"name": input.name, "label": input.label, "example": input.example, "suffix": input.suffix, "value": value})
 }
 
 fn errors_json(errors: &ConfigErrors) -> Vec<Value> {

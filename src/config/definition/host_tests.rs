@@ -1,0 +1,48 @@
+//! Hosts that values make: which texts of a definition are refused, so that no value leads to a host that is anyone's.
+
+use crate::config::load_str;
+use std::path::Path;
+
+/// What is told of a provider with these keys in flow form.
+fn told(keys: &str) -> String {
+    let text = format!("providers:\n  p: {{client_id: id, client_secret: s, authorize_url: \"https://a.test/\", {keys}}}\n");
+    match load_str(&text, Path::new("routes.yaml"), Path::new("/nonexistent"), &|_| None) {
+        Ok(_) => String::new(),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+#[track_caller]
+fn check(host: &str, part: &str) {
+    let values = "inputs: {sub: {kind: label}, team: {kind: label}, tld: {kind: label, value: com}, shop: {kind: host, hosts: [example.com]}, own: {kind: host, hosts: [b.example.com], value: b.example.com}}, metadata: {at: {from: reply.at, kind: origin, hosts: [\"*.c.test\"]}}";
+    let told = told(&format!("{values}, token_url: \"https://{host}/t\", token_hosts: [a.test]"));
+    assert!(if part.is_empty() { told.is_empty() } else { told.contains(part) }, "{host}: {told}");
+}
+
+#[test]
+fn a_host_that_is_a_value_stands_alone_or_behind_a_dot() {
+    for fine in ["{shop}", "auth.{shop}", "{sub}.{at}", "{shop}:8443", "{sub}.{team}.example.com", "{sub}-{team}.example.com", "api-{own}"] {
+        check(fine, "");
+    }
+    for evil in ["{sub}{shop}", "evil{shop}", "{sub}-{at}", "{shop}{sub}", "{shop}x.example.com", "a.{sub}{shop}.example.com"] {
+        check(evil, "is a whole host");
+    }
+    for evil in ["{sub}.{tld}", "{sub}.com", "{sub}{own}", "{own}{sub}"] {
+        check(evil, if evil == "{sub}{own}" { "" } else { "would choose among hosts that are anyone's" });
+    }
+}
+
+#[test]
+fn a_lookup_at_a_fixed_host_carries_its_token_where_tokens_go() {
+    let lookup = |url: &str, hosts: &str| {
+        told(&format!("token_url: \"https://a.test/t\", lookups: [{{url: \"{url}\", metadata: {{id: id}}}}], token_hosts: [{hosts}]"))
+    };
+    assert_eq!(lookup("https://api.a.test/me", "api.a.test"), "");
+    for (url, hosts) in [
+        ("https://me.a.test/me", "api.a.test"),
+        ("https://api.a.test:8443/me", "api.a.test"),
+        ("https://api.a.test/me", "\"*.a.test\", \"!api.a.test\""),
+    ] {
+        assert!(lookup(url, hosts).contains("a lookup carries its token to a host that is not among `token_hosts`"), "{url} {hosts}");
+    }
+}
