@@ -21,7 +21,8 @@ fn check(host: &str, part: &str) {
 
 #[test]
 fn a_host_that_is_a_value_stands_alone_or_behind_a_dot() {
-    for fine in ["{shop}", "auth.{shop}", "{sub}.{at}", "{shop}:8443", "{sub}.{team}.example.com", "{sub}-{team}.example.com", "api-{own}"] {
+    for fine in ["{shop}", "auth.{shop}", "{sub}.{at}", "{shop}:8443", "{sub}.{team}.example.com", "{sub}-{team}.example.com", "api-{own}"]
+    {
         check(fine, "");
     }
     for evil in ["{sub}{shop}", "evil{shop}", "{sub}-{at}", "{shop}{sub}", "{shop}x.example.com", "a.{sub}{shop}.example.com"] {
