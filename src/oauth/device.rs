@@ -40,7 +40,6 @@ pub struct DeviceCode {
 
 /// What one poll brought (RFC 8628 §3.5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "one is made a poll, and moved once")]
 pub enum DevicePoll {
     Granted(Box<Grant>),
     Pending,

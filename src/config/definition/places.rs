@@ -190,7 +190,7 @@ impl Places {
             problems.say_inside(node, at(name), message, Some("write a `.` between them".into()));
             return false;
         }
-        let Some(last) = free().last().filter(|name| self.is_label(name)) else { return true };
+        let Some(last) = free().next_back().filter(|name| self.is_label(name)) else { return true };
         // What whoever types the label could register as a domain of his own is no host that we know.
         let behind = written.rsplit('}').next().and_then(|behind| behind.split(':').next()).unwrap_or_default();
         let labels: Vec<&str> = behind.split('.').skip(1).filter(|label| !label.is_empty()).collect();
