@@ -23,6 +23,17 @@ impl EndpointUrl {
         }
     }
 
+    /// Whether a connection's values have a part in the host.
+    pub fn chooses_host(&self) -> bool {
+        let with = |value: &'static str| self.url(|_| Some(value.into())).and_then(|url| url.host_str().map(str::to_owned));
+        self.fixed().is_none() && with("localhost") != with("127.0.0.1")
+    }
+
+    /// Whether the host is written and is this one.
+    pub(super) fn is_at(&self, host: &str) -> bool {
+        !self.chooses_host() && self.url(|_| Some("x".into())).is_some_and(|url| url.host_str() == Some(host))
+    }
+
     /// The URL of one connection. `None` where a value is missing, or the whole is no https URL (plain http to loopback alone).
     pub fn url<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Option<Url> {
         let text = match self {
