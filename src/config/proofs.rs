@@ -210,7 +210,7 @@ mod tests {
 
     fn load(keys: &str) -> Result<Snapshot, super::super::error::ConfigErrors> {
         let text = format!(
-            "providers:\n  x: {{client_id: a, issuer: https://a.b, token_hosts: [c.d], {keys}}}\nroutes:\n  - {{match: /a, provider: x, upstream: https://c.d/}}\n"
+            "providers:\n  w: {{client_id: a, issuer: https://a.b, token_hosts: [c.d], {keys}}}\nroutes:\n  - {{match: /a, provider: w, upstream: https://c.d/}}\n"
         );
         load_str(&text, Path::new("routes.yaml"), Path::new("/etc/attache"), &env)
     }
