@@ -92,7 +92,8 @@ impl<'a> Named<'a> {
     /// The endpoint's URL for this connection. What values make of it is no host that `token_hosts` denies; a fixed one is the operator's own word.
     pub(super) fn url(&self, url: &EndpointUrl) -> Option<Url> {
         let found = url.url(|name| self.in_url(name))?;
-        let is_denied = || self.reg.token_host_denied(found.host_str().unwrap_or_default(), found.port_or_known_default().unwrap_or_default());
+        let is_denied =
+            || self.reg.token_host_denied(found.host_str().unwrap_or_default(), found.port_or_known_default().unwrap_or_default());
         (url.fixed().is_some() || !is_denied()).then_some(found)
     }
 }

@@ -88,6 +88,20 @@ mod tests {
     }
 
     #[test]
+    fn a_value_chooses_the_host_where_it_stands_in_it() {
+        for (text, expected) in [
+            ("https://{tenant}.example.com/token", true),
+            ("https://{tenant}/token", true),
+            ("https://example.com/{tenant}", false),
+            ("https://example.com/?{tenant}", false),
+        ] {
+            let url = EndpointUrl::PerConnection(Filled::parse(text).expect(text));
+            assert_eq!((url.chooses_host(), url.is_at("example.com")), (expected, !expected), "{text}");
+        }
+        assert!(!EndpointUrl::from(Url::parse("https://example.com/").expect("a URL")).chooses_host());
+    }
+
+    #[test]
     fn no_value_leaves_the_part_of_the_url_that_it_stands_in() {
         check("https://{tenant}.example.com/token", "acme", Some("https://acme.example.com/token"));
         check("https://{tenant}/token", "a.example.com:8443", Some("https://a.example.com:8443/token"));

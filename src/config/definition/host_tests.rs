@@ -21,7 +21,8 @@ fn check(host: &str, part: &str) {
 
 #[test]
 fn a_host_that_is_a_value_stands_alone_or_behind_a_dot() {
-    for fine in ["{shop}", "auth.{shop}", "{lab}.{at}", "{shop}:8443", "{lab}.{team}.example.com", "{lab}-{team}.example.com", "api-{own}"] {
+    for fine in ["{shop}", "auth.{shop}", "{lab}.{at}", "{shop}:8443", "{lab}.{team}.example.com", "{lab}-{team}.example.com", "api-{own}"]
+    {
         check(fine, "");
     }
     for evil in ["{lab}{shop}", "evil{shop}", "{lab}-{at}", "{shop}{lab}", "{shop}x.example.com", "a.{lab}{shop}.example.com"] {

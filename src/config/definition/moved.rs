@@ -11,15 +11,7 @@ use std::borrow::Cow;
 const MOVERS: &[&str] = &["token_url", "authorize_url", "issuer", "request_token_url"];
 
 /// Every key with a URL that stands by itself.
-const FLAT: &[&str] = &[
-    "authorize_url",
-    "token_url",
-    "request_token_url",
-    "revoke_url",
-    "device_authorization_url",
-    "par_url",
-    "issuer",
-];
+const FLAT: &[&str] = &["authorize_url", "token_url", "request_token_url", "revoke_url", "device_authorization_url", "par_url", "issuer"];
 
 /// A URL of a definition.
 struct Url<'n> {
@@ -44,12 +36,8 @@ pub(in crate::config) fn tell<'n>(registration: &'n Node, definition: &Node, id:
     for url in urls.iter().filter(|url| !stands_over(registration, &url.path) && !is_chosen(registration, url.text)) {
         let path = url.path.join(".");
         let stays = host(url.text).unwrap_or_default();
-        let message = format!(
-            "`{}` leads to {to}, but `{path}` of the definition `{}` still goes to `{}`",
-            mover.text,
-            shown(id),
-            shown(&stays)
-        );
+        let message =
+            format!("`{}` leads to {to}, but `{path}` of the definition `{}` still goes to `{}`", mover.text, shown(id), shown(&stays));
         problems.say(&mover.at, message, Some(format!("{}: secrets and tokens would go there", way_out(&url.path))));
     }
 }
@@ -93,7 +81,8 @@ fn urls(definition: &Node) -> Vec<Url<'_>> {
         Some(Value::Map(calls)) => calls.as_slice(),
         _ => &[],
     };
-    let called = calls.iter().filter_map(|(key, call)| Some(Url { path: vec!["calls", &key.text, "url"], text: plain(under(call, "url")?)? }));
+    let called =
+        calls.iter().filter_map(|(key, call)| Some(Url { path: vec!["calls", &key.text, "url"], text: plain(under(call, "url")?)? }));
     let lookups = match under(definition, "lookups").map(|lookups| &lookups.value) {
         Some(Value::List(lookups)) => lookups.as_slice(),
         _ => &[],
@@ -211,7 +200,8 @@ mod tests {
         assert_eq!(paths, expected, "{provider}");
     }
 
-    const GHE: &str = "use: github, authorize_url: \"https://ghe.example.com/login/oauth/authorize\", token_url: \"https://ghe.example.com/t\"";
+    const GHE: &str =
+        "use: github, authorize_url: \"https://ghe.example.com/login/oauth/authorize\", token_url: \"https://ghe.example.com/t\"";
 
     #[test]
     fn no_url_of_the_definition_stays_behind_unnoticed() {
@@ -222,7 +212,10 @@ mod tests {
         let mailchimp = "use: mailchimp, authorize_url: \"https://a.example.com/\", token_url: \"https://a.example.com/t\"";
         check(mailchimp, &["lookups.url"]);
         // Discovery would not even be asked while the definition's own endpoints stand.
-        check("use: github, issuer: \"https://sso.example.com\"", &["authorize_url", "calls.revoke.url", "device_authorization_url", "token_url"]);
+        check(
+            "use: github, issuer: \"https://sso.example.com\"",
+            &["authorize_url", "calls.revoke.url", "device_authorization_url", "token_url"],
+        );
         let docusign = "use: docusign, token_url: \"https://a.example.com/t\"";
         check(docusign, &["authorize_url", "lookups.url"]);
         let text = load(GHE).expect_err("refused").to_string();
@@ -240,7 +233,10 @@ mod tests {
         let mailchimp = "use: mailchimp, authorize_url: \"https://a.example.com/\", token_url: \"https://a.example.com/t\", lookups: []";
         check(mailchimp, &[]);
         assert!(load(mailchimp).expect("loads").providers["p"].dialect.lookups.is_empty());
-        check("use: github, issuer: \"https://sso.example.com\", authorize_url: none, token_url: none, device_authorization_url: none, calls: {revoke: none}", &[]);
+        check(
+            "use: github, issuer: \"https://sso.example.com\", authorize_url: none, token_url: none, device_authorization_url: none, calls: {revoke: none}",
+            &[],
+        );
     }
 
     #[test]
@@ -248,7 +244,10 @@ mod tests {
         check("use: microsoft, token_url: \"https://login.microsoftonline.com/TENANT/oauth2/v2.0/token\"", &[]);
         check("use: google, token_url: \"https://www.googleapis.com/oauth2/v4/token\"", &[]);
         check("use: sandbox, token_url: \"http://127.0.0.1:9/token\"", &[]);
-        check("use: docusign, inputs: {account_host: account-d.docusign.com}, token_url: \"https://account-d.docusign.com/oauth/token\"", &[]);
+        check(
+            "use: docusign, inputs: {account_host: account-d.docusign.com}, token_url: \"https://account-d.docusign.com/oauth/token\"",
+            &[],
+        );
         check("use: zendesk, inputs: {subdomain: acme}, token_url: \"https://acme.zendesk.com/oauth/tokens\"", &[]);
         check("use: github, client_auth: basic", &[]);
     }

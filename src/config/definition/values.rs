@@ -135,7 +135,8 @@ fn kind(fields: &Fields<'_>, word: Option<KindWord>, value: Option<&str>) -> Opt
         match host_pattern(text) {
             Some(host) => hosts.push(host),
             None => {
-                let hint = "write `shop.example.com`, `shop.example.com:8443` where the port is not 443, or `*.example.com` for all sub-domains";
+                let hint =
+                    "write `shop.example.com`, `shop.example.com:8443` where the port is not 443, or `*.example.com` for all sub-domains";
                 fields.say(&node.at, format!("expected a host, found {}", node.found()), Some(hint.into()));
             }
         }
