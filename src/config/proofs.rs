@@ -210,7 +210,7 @@ mod tests {
 
     fn load(keys: &str) -> Result<Snapshot, super::super::error::ConfigErrors> {
         let text = format!(
-            "providers:\n  x: {{client_id: a, issuer: https://a.b, token_hosts: [c.d], {keys}}}\nroutes:\n  - {{match: /a, provider: x, upstream: https://c.d/}}\n"
+            "providers:\n  w: {{client_id: a, issuer: https://a.b, token_hosts: [c.d], {keys}}}\nroutes:\n  - {{match: /a, provider: w, upstream: https://c.d/}}\n"
         );
         load_str(&text, Path::new("routes.yaml"), Path::new("/etc/attache"), &env)
     }
@@ -220,7 +220,7 @@ mod tests {
         let snapshot = load(keys).unwrap_or_else(|errors| panic!("{errors}\n{keys}"));
         let route = &snapshot.route_list[0];
         let super::super::snapshot::RouteOrigin::Fixed(origin) = &route.origin else { panic!("a host of a connection's") };
-        (snapshot.providers["x"].clone(), origin.clone(), route.attach.clone())
+        (snapshot.providers["w"].clone(), origin.clone(), route.attach.clone())
     }
 
     #[track_caller]
@@ -241,7 +241,7 @@ mod tests {
         bad("dpop: true, attach: {query: key}", "the only way to send them");
         bad("attach: dpop", "sends tokens that are bound to keys");
         bad("dpop: true, credential: api_key", "bound to none");
-        let route = "providers:\n  x: {client_id: a, issuer: https://a.b, dpop: true, token_hosts: [c.d]}\nroutes:\n  - {match: /a, provider: x, upstream: https://c.d/, attach: bearer}\n";
+        let route = "providers:\n  w: {client_id: a, issuer: https://a.b, dpop: true, token_hosts: [c.d]}\nroutes:\n  - {match: /a, provider: w, upstream: https://c.d/, attach: bearer}\n";
         let errors = load_str(route, Path::new("routes.yaml"), Path::new("/"), &env).expect_err("refused").to_string();
         assert!(errors.contains("the only way to send them"), "{errors}");
     }

@@ -38,7 +38,7 @@ providers:
     attach: oauth1
   robot: {credential: consent, jwt_bearer: {key: "${KEY}", issuer: me, claims: {a: b}}, token_url: https://login.example.com/token}
   other: {client_id: o, client_key: "${KEY}", client_auth: private_key_jwt, issuer: https://o.example.com, token_exchange: {from: work, subject_token_type: jwt, audience: [a]}}
-  apple: {client_id: a, issuer: https://a.example.com, client_auth: secret_jwt, client_key: "${KEY}", secret_jwt: {audience: b, issuer: c, ttl: 5m, algorithm: ES256}}
+  fruit: {client_id: a, issuer: https://a.example.com, client_auth: secret_jwt, client_key: "${KEY}", secret_jwt: {audience: b, issuer: c, ttl: 5m, algorithm: ES256}}
   bound: {client_id: a, issuer: https://b.example.com, dpop: true, client_cert: "${CERT}", client_cert_key: "${CERT_KEY}"}
   shop:
     use: microsoft
@@ -66,7 +66,7 @@ providers:
     device: {rename: {device_code: code}, pending: [a], slow_down: [b], denied: [c], expired: [d]}
     inputs: {shop: {label: Shop, example: a, suffix: .b, kind: host, hosts: ["*.example.com"], value: a.example.com}}
     metadata: {realm: callback.realmId, at: {from: reply.at, kind: origin, hosts: ["*.example.com"], required: true}}
-    lookups: [{url: "https://api.example.com/me", attach: {scheme: OAuth}, metadata: {dc: dc}}]
+    lookups: [{url: "https://graph.microsoft.com/me", attach: {scheme: OAuth}, metadata: {dc: dc}}]
     api: {headers: {A: "1"}, set_headers: {B: "{realm}"}, query: {v: 1}, set_query: {w: "{realm}"}}
     expired_when: [{status: 400, member: error.code, equals: "190"}]
     refresh: {by: access_token, replay: true, not_before: 9m, expected: true}

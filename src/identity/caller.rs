@@ -48,6 +48,13 @@ impl Callers {
         self.0.iter().any(|caller| caller.key_sha256.is_some())
     }
 
+    /// Whether that is the key of one of them.
+    pub fn has_key(&self, key: &str) -> bool {
+        let shown = sha256(key.as_bytes());
+        // Every caller is compared, so that the time taken does not tell which one fits.
+        self.0.iter().filter_map(|caller| caller.key_sha256).fold(false, |found, known| bool::from(known.ct_eq(&shown)) | found)
+    }
+
     /// The caller of a request: `None` where no callers are named and anyone may call.
     ///
     /// # Errors

@@ -85,6 +85,7 @@ impl TokenClient {
             (_, Some(_)) => Err(unusable("no value that fits, to a lookup after connecting")),
         }
     }
+
     /// One request of a lookup, the token on it.
     async fn look(
         &self,
@@ -98,7 +99,7 @@ impl TokenClient {
         scheme
             .attach(credential, prepared, &mut head, || around)
             .map_err(|_| TokenError::unusable(200, "a token that cannot be attached", None))?;
-        let fetch = self.fetch.clone().called_as(reg.proofs.identity.clone());
+        let fetch = self.fetch_for(reg, &head.uri);
         fetch.send(Request::from_parts(head, body)).await.map_err(unanswered)
     }
 }

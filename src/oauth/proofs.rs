@@ -11,6 +11,7 @@ use super::{Grant, TokenClient};
 use crate::attach::dpop::{self, DPOP, Proof, ProofKey};
 use crate::base::secret::Secret;
 use crate::provider::{ClientAuth, Registration};
+use crate::upstream::{Fetch, Origin, Reach};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode, Uri};
@@ -111,10 +112,15 @@ impl TokenClient {
         grant
     }
 
+    /// The client with the registration's certificate, for public addresses alone where a connection's values chose the host.
+    pub(super) fn fetch_for(&self, reg: &Registration, uri: &Uri) -> Fetch {
+        self.fetch.clone().called_as(reg.proofs.identity.clone()).within(reach(reg, uri))
+    }
+
     /// Sends a call with the client's certificate and the connection's proof. It is sent once more where the server refused it for want of a
     /// nonce, and then never again.
     pub(super) async fn send(&self, reg: &Registration, request: Request<Bytes>) -> Result<Response<Bytes>, TokenError> {
-        let fetch = self.fetch.clone().called_as(reg.proofs.identity.clone());
+        let fetch = self.fetch_for(reg, request.uri());
         let Some(held) = &self.held else { return fetch.send(request).await.map_err(unanswered) };
         let server = format!("{} {}", reg.id, server_of(request.uri()));
         let again = request.clone();
@@ -172,6 +178,17 @@ impl TokenClient {
         });
         let signed = key.sign(&claims).ok_or_else(|| TokenError::cannot("the client_key cannot sign"))?;
         Ok(signed.expose().to_owned())
+    }
+}
+
+/// A name that a value chose may resolve to anything (THREATS row 26); this machine is called only where it is named.
+fn reach(reg: &Registration, uri: &Uri) -> Reach {
+    let host = uri.host().unwrap_or_default();
+    let is_local = || Origin::new(false, host, 80).is_ok_and(|origin| origin.is_loopback());
+    match reg.is_chosen(host) {
+        false => Reach::Anywhere,
+        true if is_local() => Reach::PublicOrLoopback,
+        true => Reach::Public,
     }
 }
 

@@ -23,6 +23,17 @@ impl EndpointUrl {
         }
     }
 
+    /// Whether a connection's values have a part in the host.
+    pub fn chooses_host(&self) -> bool {
+        let with = |value: &'static str| self.url(|_| Some(value.into())).and_then(|url| url.host_str().map(str::to_owned));
+        self.fixed().is_none() && with("localhost") != with("127.0.0.1")
+    }
+
+    /// Whether the host is written and is this one.
+    pub(super) fn is_at(&self, host: &str) -> bool {
+        !self.chooses_host() && self.url(|_| Some("x".into())).is_some_and(|url| url.host_str() == Some(host))
+    }
+
     /// The URL of one connection. `None` where a value is missing, or the whole is no https URL (plain http to loopback alone).
     pub fn url<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Option<Url> {
         let text = match self {
@@ -74,6 +85,20 @@ mod tests {
         let url = EndpointUrl::PerConnection(Filled::parse(text).expect(text));
         let found = url.url(|name| (name == "tenant").then(|| tenant.to_owned().into()));
         assert_eq!(found.as_ref().map(Url::as_str), expected, "{text} {tenant}");
+    }
+
+    #[test]
+    fn a_value_chooses_the_host_where_it_stands_in_it() {
+        for (text, expected) in [
+            ("https://{tenant}.example.com/token", true),
+            ("https://{tenant}/token", true),
+            ("https://example.com/{tenant}", false),
+            ("https://example.com/?{tenant}", false),
+        ] {
+            let url = EndpointUrl::PerConnection(Filled::parse(text).expect(text));
+            assert_eq!((url.chooses_host(), url.is_at("example.com")), (expected, !expected), "{text}");
+        }
+        assert!(!EndpointUrl::from(Url::parse("https://example.com/").expect("a URL")).chooses_host());
     }
 
     #[test]

@@ -223,6 +223,18 @@ impl Registration {
         self.token_host_allowed(host, port) || (!self.token_host_denied(host, port) && is_its_own())
     }
 
+    /// Whether a connection's values chose that host, by any endpoint, and nothing that the operator wrote is there. Where an issuer publishes
+    /// endpoints, they may be anywhere.
+    pub fn is_chosen(&self, host: &str) -> bool {
+        let calls = &self.dialect.calls;
+        let shapes = [&calls.authorize, &calls.code, &calls.refresh, &calls.app, &calls.device, &calls.poll, &calls.revoke];
+        let called = shapes.into_iter().chain(&calls.extend).filter_map(|shape| shape.url.as_ref());
+        let flat = [&self.authorize_url, &self.token_url, &self.revoke_url, &self.device_authorization_url, &self.par_url];
+        let looked_up = self.dialect.lookups.iter().map(|lookup| &lookup.url);
+        let urls: Vec<_> = flat.into_iter().flatten().chain(called).chain(looked_up).collect();
+        self.issuer.is_none() && urls.iter().any(|url| url.chooses_host()) && !urls.iter().any(|url| url.is_at(host))
+    }
+
     /// Whether no secret and no token of this registration goes there, if a value chose it.
     pub fn token_host_denied(&self, host: &str, port: u16) -> bool {
         self.token_hosts_denied.iter().any(|denied| denied.takes(host, port))

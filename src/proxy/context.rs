@@ -60,6 +60,8 @@ pub(crate) struct Context {
     /// There only when the call log is on.
     log: RefCell<Option<CallLog>>,
     waited: Cell<bool>,
+    /// The end user's name stood in a token's place, and may be a real one that was left there.
+    may_be_token: Cell<bool>,
 }
 
 /// What the log line says, kept only when the log is on.
@@ -89,7 +91,7 @@ impl Context {
             replays: 0,
             waited: false,
         });
-        Context { request_id, traceparent, log: RefCell::new(log), waited: Cell::new(false) }
+        Context { request_id, traceparent, log: RefCell::new(log), waited: Cell::new(false), may_be_token: Cell::new(false) }
     }
 
     pub(super) fn routed(&self, route: &Arc<Route>) {
@@ -100,6 +102,15 @@ impl Context {
 
     pub(super) fn waited_for_token(&self) {
         self.waited.set(true);
+    }
+
+    pub(super) fn named_by_placeholder(&self, name: &str) {
+        // Tokens hold no `@`; a name without one is the client's to know.
+        self.may_be_token.set(!name.contains('@'));
+    }
+
+    pub(super) fn may_name_token(&self) -> bool {
+        self.may_be_token.get()
     }
 
     pub(super) fn replayed(&self) {

@@ -192,6 +192,7 @@ impl ProxyError {
     pub(super) fn into_response(self, view: &View, cx: Context) -> Response<ProxyBody> {
         let (name, status, title, proxy_error) = self.row();
         self.log(name, &cx);
+        let may_name_token = cx.may_name_token();
         let mut problem = Problem::new(name, status, title, self.detail(&view.snapshot));
         problem.proxy_error = Some(proxy_error);
         problem.instance = cx.request_id.to_str().ok().map(str::to_owned);
@@ -199,6 +200,7 @@ impl ProxyError {
             Self::NotConnected { provider, end_user, account }
             | Self::ReconnectRequired { provider, end_user, account }
             | Self::ConnectionUnfit { provider, end_user, account, .. } => {
+                let end_user = if may_name_token { HIDDEN } else { end_user };
                 problem.members.insert("connect".to_owned(), connect_call(&view.snapshot, provider, end_user, account.as_deref()));
                 problem = problem.header(WWW_AUTHENTICATE, HeaderValue::from_static("Attache"));
             }
@@ -258,6 +260,9 @@ fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
+
+/// What stands for a name that may be a token.
+const HIDDEN: &str = "…";
 
 /// The admin call that makes a connect link (contract §5).
 fn connect_call(snapshot: &Snapshot, provider: &str, end_user: &str, account: Option<&str>) -> Value {

@@ -55,6 +55,8 @@ pub(super) struct Hops {
     public: Rc<Pool<OutBody>>,
     /// For routes whose own upstream is on this machine, as in development.
     local: Rc<Pool<OutBody>>,
+    /// The same two for upstreams whose host is a connection's own: their numbers are the config's, and those of redirects are not.
+    own: [Rc<Pool<OutBody>>; 2],
     targets: RefCell<HashMap<Box<str>, Arc<Origin>>>,
     next: Cell<u32>,
 }
@@ -75,12 +77,20 @@ pub(super) struct Asked<'a> {
 impl Hops {
     pub(super) fn new(connector: &Connector) -> Self {
         let pool = |reach| Pool::new(connector.within(reach));
-        Hops { public: pool(Reach::Public), local: pool(Reach::PublicOrLoopback), targets: RefCell::default(), next: Cell::new(0) }
+        let own = [pool(Reach::Public), pool(Reach::PublicOrLoopback)];
+        Hops { public: pool(Reach::Public), local: pool(Reach::PublicOrLoopback), own, targets: RefCell::default(), next: Cell::new(0) }
     }
 
     pub(super) fn sweep(&self) {
         self.public.sweep();
         self.local.sweep();
+        self.own.iter().for_each(|pool| pool.sweep());
+    }
+
+    /// The connections to an upstream that a connection's values chose: public addresses alone, whatever its name resolves to, but for one that
+    /// is this machine by name (THREATS row 26).
+    pub(super) fn own(&self, origin: &Origin) -> &Rc<Pool<OutBody>> {
+        &self.own[usize::from(origin.is_loopback())]
     }
 
     /// The origin of a target, under a number of this worker's own.

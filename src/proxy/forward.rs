@@ -98,6 +98,10 @@ pub(super) async fn forward(
         // Anew for each token: a newer one may be of a connection that was made again since.
         let own = call.own(token.as_deref())?;
         let origin = &*call.origin(own.as_deref())?;
+        let pool = match &route.origin {
+            RouteOrigin::Fixed(_) => pool,
+            RouteOrigin::PerConnection(_) => hops.own(origin),
+        };
         let request = build(&call, (token.as_deref(), own.as_deref()), origin, body)?;
         let path = route.special.is_some().then(|| request.uri().path().to_owned());
         match exchange(pool, origin, &route.timeouts, deadline, request, upload.as_deref()).await {
@@ -244,7 +248,7 @@ impl Failed {
             Failed::Silent => ProxyError::UpstreamTimeout,
             Failed::Send(SendFault::Connect(error)) if error.fault == ConnectFault::Timeout => ProxyError::UpstreamTimeout,
             Failed::Send(SendFault::Connect(error)) if error.fault == ConnectFault::OutOfReach => {
-                ProxyError::UpstreamUnfit { why: "it redirects to an address that is not public", detail: error.detail }
+                ProxyError::UpstreamUnfit { why: "it is at, or redirects to, an address that is not public", detail: error.detail }
             }
             Failed::Send(SendFault::Connect(error)) => ProxyError::UpstreamUnreachable(error.detail),
             Failed::Send(SendFault::Broken(error)) if error.is_user() => ProxyError::BadRequest("the request body broke off"),

@@ -8,7 +8,7 @@ use super::{Target, View};
 use crate::attach::Place;
 use crate::base::problem::PROXY_STATUS;
 use crate::config::{HostSent, Route};
-use crate::identity::EndUserRules;
+use crate::identity::{Callers, EndUserRules};
 use crate::token::Own;
 use crate::upstream::Origin;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VARY, VIA};
@@ -61,6 +61,13 @@ fn is_twin(name: &HeaderName, attach_header: Option<&HeaderName>) -> bool {
     dashed.starts_with("x-attache-") || dashed.starts_with("proxy-") || attach_header.is_some_and(|header| header.as_str() == dashed)
 }
 
+/// Whether a header is a caller's key, or a placeholder with one behind the end user's name.
+fn holds_key(value: &HeaderValue, callers: &Callers) -> bool {
+    let Ok(text) = std::str::from_utf8(value.as_bytes()) else { return false };
+    let text = text.rsplit_once(' ').map_or(text, |(_, last)| last);
+    callers.has_key(text) || text.rsplit_once(':').is_some_and(|(_, key)| callers.has_key(key))
+}
+
 /// The headers of the upstream's request, all but the credential.
 ///
 /// # Errors
@@ -82,6 +89,8 @@ pub(super) fn outgoing(
         _ => None,
     };
     let chunked = client.contains_key(TRANSFER_ENCODING);
+    // Where a token goes on, a placeholder stands in its place or nowhere. Elsewhere an SDK may have put one anywhere.
+    let may_hold_key = !route.act_as.carries_token() && view.snapshot.callers.have_keys();
     for (name, value) in client {
         let dropped = hop_by_hop(name)
             || is_ours(name, rules)
@@ -89,6 +98,7 @@ pub(super) fn outgoing(
             || *name == EXPECT
             || *name == http::header::AUTHORIZATION
             || Some(name) == attach_header
+            || (may_hold_key && holds_key(value, &view.snapshot.callers))
             || (*name == COOKIE && !route.cookies_pass)
             || (*name == HOST && !matches!(route.host, HostSent::Preserve))
             // The length of a body that comes in chunks is not the client's to say (RFC 9112 §6.3).

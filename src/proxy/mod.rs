@@ -149,6 +149,9 @@ impl Proxy {
         };
         guard::may_call(caller.map_err(|_| ProxyError::CallerRefused("caller"))?, target.route)?;
         let who = self.who(snapshot, target.route, &head.headers, shown.as_ref().map(|shown| &*shown.name))?;
+        if let (Some(shown), Some(_)) = (&shown, who) {
+            cx.named_by_placeholder(&shown.name);
+        }
         let token = match who {
             Some(who) => Some(self.token(who, cx).await?),
             None => None,

@@ -5,6 +5,7 @@
 
 use super::identity::TlsIdentity;
 use super::origin::Origin;
+use super::reach::Reach;
 use super::tls::TlsRoots;
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue, USER_AGENT};
@@ -60,17 +61,24 @@ pub struct Fetch {
     tls: Arc<TlsRoots>,
     total: Duration,
     identity: Option<Arc<TlsIdentity>>,
+    reach: Reach,
 }
 
 impl Fetch {
     pub fn new(tls: Arc<TlsRoots>) -> Fetch {
-        Fetch { tls, total: TOTAL, identity: None }
+        Fetch { tls, total: TOTAL, identity: None, reach: Reach::Anywhere }
     }
 
     /// The same with another limit on a call's whole time.
     #[must_use]
     pub fn with_timeout(self, total: Duration) -> Fetch {
         Fetch { total, ..self }
+    }
+
+    /// The same, to these addresses alone.
+    #[must_use]
+    pub fn within(self, reach: Reach) -> Fetch {
+        Fetch { reach, ..self }
     }
 
     /// The same, showing this certificate to servers that ask for one.
@@ -112,7 +120,7 @@ impl Fetch {
 
     async fn exchange(&self, request: Request<Bytes>, sent: &AtomicBool) -> Result<Response<Bytes>, Fault> {
         let origin = origin_of(request.uri())?;
-        let tcp = connect(&origin).await?;
+        let tcp = connect(&origin, self.reach).await?;
         if !origin.tls {
             return speak(tcp, &origin, request, sent).await;
         }
@@ -147,9 +155,9 @@ fn origin_of(uri: &Uri) -> Result<Arc<Origin>, Fault> {
     Ok(origin)
 }
 
-async fn connect(origin: &Origin) -> Result<TcpStream, Fault> {
-    let mut last = "the name has no address".to_owned();
-    for address in addresses(origin).await? {
+async fn connect(origin: &Origin, reach: Reach) -> Result<TcpStream, Fault> {
+    let mut last = "the name has no address that may be called".to_owned();
+    for address in addresses(origin).await?.into_iter().filter(|address| reach.allows(address.ip())) {
         match timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => {
                 // Latency alone is at stake; a socket without the option still works.

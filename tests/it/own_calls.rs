@@ -65,6 +65,17 @@ async fn q56_calls_go_to_the_host_that_each_connection_names() {
     }
 }
 
+/// A listed name may resolve to anything: what counts is the address that is dialled.
+#[tokio::test]
+async fn threat_26_a_host_of_a_connections_own_is_a_public_one() {
+    let values = "    metadata:\n      site: {from: reply.site, kind: origin, hosts: [10.255.255.1]}\n";
+    let route = "  - {match: '/own/{*rest}', provider: sandbox, upstream: 'https://{site}/{rest}'}\n";
+    let world = Plan::new().provider(values).token_name("10.255.255.1").routes(route).start().await;
+    connect(&world, MEGAN, json!({"site": "10.255.255.1"})).await;
+    let answer = world.get("/own/x").await;
+    assert!(answer.text().contains("an address that is not public"), "{}", answer.text());
+}
+
 #[tokio::test]
 async fn q56_a_place_may_stand_in_a_label_of_the_host_and_in_token_hosts() {
     let api = Upstream::plain().await;

@@ -113,6 +113,29 @@ async fn other_attach_places_hold_it_too() {
     twice.is_problem("end-user-invalid", 400, "http_request_denied");
 }
 
+/// A token that was left where the name belongs is told to nobody, and a caller's key goes nowhere.
+#[tokio::test]
+async fn what_may_be_a_secret_is_neither_told_back_nor_passed_on() {
+    let (world, _api, _) = world(ON, "").await;
+    let answer = world.call("GET", "/up/x", &[("authorization", "Bearer sk-live-0123456789")], empty()).await;
+    answer.is_problem("not-connected", 401, "http_request_denied");
+    assert!(!answer.text().contains("sk-live"), "{}", answer.text());
+    let named = world.call("GET", "/up/x", &[("authorization", &format!("Bearer {ALEX}"))], empty()).await;
+    assert!(named.text().contains(ALEX), "{}", named.text());
+
+    let api = Upstream::plain().await;
+    let hash: String =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, KEY.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let callers = format!("callers:\n  - {{name: app, key_sha256: {hash}}}\n");
+    let open = format!("  - {{match: '/open/{{*rest}}', as: none, upstream: 'http://{}/{{rest}}'}}\n", api.address);
+    let world = Plan::new().top(&format!("{ON}{callers}")).up(api.address, "").routes(&open).start().await;
+    for value in [format!("{MEGAN}:{KEY}"), KEY.to_owned(), format!("Token {MEGAN}:{KEY}")] {
+        world.call("GET", "/open/x", &[("x-api-key", &value), ("x-other", "a:b"), ("x-attache-key", KEY)], empty()).await.is_ok();
+        assert_eq!(api.last().header("x-other"), "a:b");
+    }
+    assert!(!api.bytes().contains(KEY));
+}
+
 #[tokio::test]
 async fn a_callers_key_in_it_counts_as_one_in_its_header() {
     // printf %s "$KEY" | sha256sum

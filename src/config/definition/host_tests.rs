@@ -14,22 +14,22 @@ fn told(keys: &str) -> String {
 
 #[track_caller]
 fn check(host: &str, part: &str) {
-    let values = "inputs: {sub: {kind: label}, team: {kind: label}, tld: {kind: label, value: com}, shop: {kind: host, hosts: [example.com]}, own: {kind: host, hosts: [b.example.com], value: b.example.com}}, metadata: {at: {from: reply.at, kind: origin, hosts: [\"*.c.test\"]}}";
+    let values = "inputs: {lab: {kind: label}, team: {kind: label}, tld: {kind: label, value: com}, shop: {kind: host, hosts: [example.com]}, own: {kind: host, hosts: [b.example.com], value: b.example.com}}, metadata: {at: {from: reply.at, kind: origin, hosts: [\"*.c.test\"]}}";
     let told = told(&format!("{values}, token_url: \"https://{host}/t\", token_hosts: [a.test]"));
     assert!(if part.is_empty() { told.is_empty() } else { told.contains(part) }, "{host}: {told}");
 }
 
 #[test]
 fn a_host_that_is_a_value_stands_alone_or_behind_a_dot() {
-    for fine in ["{shop}", "auth.{shop}", "{sub}.{at}", "{shop}:8443", "{sub}.{team}.example.com", "{sub}-{team}.example.com", "api-{own}"]
+    for fine in ["{shop}", "auth.{shop}", "{lab}.{at}", "{shop}:8443", "{lab}.{team}.example.com", "{lab}-{team}.example.com", "api-{own}"]
     {
         check(fine, "");
     }
-    for evil in ["{sub}{shop}", "evil{shop}", "{sub}-{at}", "{shop}{sub}", "{shop}x.example.com", "a.{sub}{shop}.example.com"] {
+    for evil in ["{lab}{shop}", "evil{shop}", "{lab}-{at}", "{shop}{lab}", "{shop}x.example.com", "a.{lab}{shop}.example.com"] {
         check(evil, "is a whole host");
     }
-    for evil in ["{sub}.{tld}", "{sub}.com", "{sub}{own}", "{own}{sub}"] {
-        check(evil, if evil == "{sub}{own}" { "" } else { "would choose among hosts that are anyone's" });
+    for evil in ["{lab}.{tld}", "{lab}.com", "{lab}{own}", "{own}{lab}"] {
+        check(evil, if evil == "{lab}{own}" { "" } else { "would choose among hosts that are anyone's" });
     }
 }
 

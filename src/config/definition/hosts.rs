@@ -37,7 +37,8 @@ pub(super) fn read(fields: &Fields<'_>, places: &Places) -> TokenHosts {
 /// Tells each lookup that carries its token to a fixed host where no token may go. What values make of the others is asked before the call.
 pub(super) fn check_lookups(lookups: &[Lookup], hosts: &TokenHosts, fields: &Fields<'_>) {
     let at = fields.at_key("lookups");
-    for url in lookups.iter().filter_map(|lookup| lookup.url.fixed()) {
+    // One that learns nothing has its fault told already.
+    for url in lookups.iter().filter(|lookup| !lookup.metadata.is_empty()).filter_map(|lookup| lookup.url.fixed()) {
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { continue };
         if !hosts.allow(host, port) {
             let target = if port == 443 { host.to_owned() } else { format!("{host}:{port}") };

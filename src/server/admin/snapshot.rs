@@ -78,3 +78,27 @@ fn errors_json(errors: &ConfigErrors) -> Vec<Value> {
     let one = |error: &crate::config::ConfigError| json!({"file": error.file.display().to_string(), "line": error.line, "column": error.column, "message": error.message, "hint": error.hint});
     errors.0.iter().map(one).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_value_that_a_variable_gave_is_not_shown() {
+        let env = |name: &str| (name == "SHOP").then(|| "https://Secret-Shop.shop.test".to_owned());
+        let inputs =
+            "inputs: {host: {kind: host, hosts: [\"*.shop.test\"], value: HOST}, sub: {kind: label, suffix: .shop.test, value: SUB}}";
+        let inputs = inputs.replace("sub:", "shop:").replace("HOST", "a.shop.test").replace("SUB", "acme");
+        let check = |inputs: &str, expected: [&str; 2]| {
+            let text = format!("providers:\n  w: {{client_id: a, token_url: \"https://w.test/t\", {inputs}}}\n");
+            let snapshot = crate::config::load_str(&text, Path::new("routes.yaml"), Path::new("/"), &env).expect("loads");
+            let shown: Vec<Value> =
+                snapshot.providers["w"].dialect.inputs.iter().map(|input| input_json(&snapshot, input)["value"].clone()).collect();
+            assert_eq!(shown, expected, "{inputs}");
+        };
+        check(&inputs, ["a.shop.test", "acme"]);
+        let origin = inputs.replace("kind: host", "kind: origin").replace("a.shop.test", "\"${SHOP}\"");
+        check(&origin, ["…", "acme"]);
+    }
+}
