@@ -129,7 +129,7 @@ fn the_shipped_example_loads_with_every_provider_off_and_on() {
 }
 
 #[tokio::test]
-async fn one_loop_lists_all_eight_without_knowing_which_is_which() {
+async fn q65_one_loop_lists_all_eight_without_knowing_which_is_which() {
     let world = World::start().await;
     for user in USERS {
         let mut paths = Vec::new();
@@ -188,7 +188,7 @@ async fn who_is_not_connected_or_has_another_token_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_part_of_a_photo_comes_through_the_redirect() {
+async fn q64_a_part_of_a_photo_comes_through_the_redirect() {
     let world = World::start().await;
     for provider in ["onedrive", "box", "flickr", "smugmug", "icloud"] {
         let id = text(&world.list("megan", provider).await[1]["id"]).to_owned();
