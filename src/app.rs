@@ -152,7 +152,7 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     Arc::clone(&live).spawn_watch(&tokio::runtime::Handle::current());
     let drain = startup.drain;
     tracing::info!(
-        proxy = %listed(&proxy), origins = %listed(&origins), public = %connect.public_url(), admin = %listed(&admin_at), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
+        proxy = %listed(&proxy), origins = (!origins.is_empty()).then(|| tracing::field::display(listed(&origins))), public = %connect.public_url(), admin = %listed(&admin_at), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
     );
     Ok(Running { proxy, origins, public, admin: admin_at, health, live, records, keeper, connect, phase, workers, drain })
 }
