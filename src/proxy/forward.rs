@@ -216,8 +216,10 @@ fn build(
         let (mut head, body) = request.into_parts();
         // What is signed is what the body's own bytes are, whoever else may have read its kind otherwise before.
         let form = (route.attach.needs() == Needs::Form && oauth1::is_form(&head.headers)).then(|| body.as_whole()).flatten();
-        let (now, server) = (call.clock.now(), origin.id.0);
-        let around = || Around { now, tls: origin.tls, private: origin.tls || origin.is_loopback(), server, form };
+        let around = || {
+            let private = origin.tls || origin.is_loopback();
+            Around { now: call.clock.now(), tls: origin.tls, private, server: origin.id.0, form }
+        };
         let attached = route.attach.attach(&token.credential, &token.prepared, &mut head, around);
         attached.map_err(|failed| ProxyError::Internal(failed.to_string()))?;
         request = Request::from_parts(head, body);

@@ -1,5 +1,6 @@
 //! A whole Attaché in this process, beside a sandbox provider, on ports that the system chose and on one clock that the test moves.
 
+use crate::upstream::Upstream;
 use crate::wire::{self, Answer, Body, empty};
 use attache::app::{self, Running, Settings};
 use attache::base::clock::{Clock, ManualClock, UnixMillis};
@@ -198,7 +199,15 @@ impl World {
         Plan::new().start().await
     }
 
-    /// The same, with Megan connected.
+    /// With these routes, whose `UP` is the upstream's address, and Megan connected.
+    pub async fn in_front_of(upstream: &Upstream, routes: &str) -> World {
+        let routes = routes.replace("UP", &upstream.address.to_string());
+        let world = Plan::new().token_host(upstream.address).routes(&routes).start().await;
+        world.connect(MEGAN).await;
+        world
+    }
+
+    /// With the common routes and Megan connected.
     pub async fn connected() -> World {
         let world = World::start().await;
         world.connect(MEGAN).await;

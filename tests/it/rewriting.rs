@@ -22,10 +22,7 @@ const ROUTES: &str = "
 
 async fn world() -> (World, Upstream) {
     let upstream = Upstream::plain().await;
-    let routes = ROUTES.replace("UP", &upstream.address.to_string());
-    let world = Plan::new().token_host(upstream.address).routes(&routes).start().await;
-    world.connect(MEGAN).await;
-    (world, upstream)
+    (World::in_front_of(&upstream, ROUTES).await, upstream)
 }
 
 /// The status, by a request line of exactly these bytes.

@@ -24,10 +24,7 @@ const LIST: &str = r#"{"files": [{"id": "1", "name": "ä\"", "size": 3}], "kind"
 
 async fn world_of(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (World, Upstream) {
     let upstream = Upstream::start(script).await;
-    let routes = ROUTES.replace("UP", &upstream.address.to_string());
-    let world = Plan::new().token_host(upstream.address).routes(&routes).start().await;
-    world.connect(MEGAN).await;
-    (world, upstream)
+    (World::in_front_of(&upstream, ROUTES).await, upstream)
 }
 
 fn json_of(body: &str) -> Reply {

@@ -29,10 +29,7 @@ const ROUTES: &str = "
 
 async fn world_of(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (World, Upstream) {
     let upstream = Upstream::start(script).await;
-    let routes = ROUTES.replace("UP", &upstream.address.to_string());
-    let world = Plan::new().token_host(upstream.address).routes(&routes).start().await;
-    world.connect(MEGAN).await;
-    (world, upstream)
+    (World::in_front_of(&upstream, ROUTES).await, upstream)
 }
 
 async fn world() -> (World, Upstream) {
