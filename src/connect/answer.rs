@@ -12,12 +12,17 @@ const TEXT_BYTES_MAX: usize = 8 * 1024;
 /// The parameters of a callback, each there once.
 pub type Params = HashMap<String, String>;
 
+/// A parameter that says something, and not too much.
+pub(super) fn text_in<'p>(params: &'p Params, name: &str) -> Option<&'p str> {
+    params.get(name).map(String::as_str).filter(|text| !text.is_empty() && text.len() <= TEXT_BYTES_MAX)
+}
+
 /// Reads the answer. A provider that signs its callbacks is believed only with its signature.
 ///
 /// # Errors
 /// When the signature does not fit: nothing of what came is used then.
 pub(super) fn read(registration: Option<&Registration>, params: &Params) -> Result<Answer, Refusal> {
-    let text = |name: &str| params.get(name).filter(|text| !text.is_empty() && text.len() <= TEXT_BYTES_MAX).cloned();
+    let text = |name: &str| text_in(params, name).map(str::to_owned);
     let Some(registration) = registration else {
         return Ok(Answer { code: text("code").map(Secret::new), error: text("error"), iss: text("iss"), ..Answer::default() });
     };

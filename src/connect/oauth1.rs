@@ -3,7 +3,7 @@
 //! The protocol has no `state`. The temporary token stands in its place: the session keeps its digest, and is found by the cookies of the browser
 //! that comes back, so that the callback URL is the registered one to the letter, and nobody else's browser can bring the answer (P63).
 
-use super::answer::Params;
+use super::answer::{Params, text_in};
 use super::begin::{Begun, Cookies, unreachable};
 use super::book::Found;
 use super::callback::handles_of;
@@ -15,22 +15,16 @@ use crate::oauth::Values;
 use crate::provider::Registration;
 use std::collections::BTreeMap;
 
-const TEXT_BYTES_MAX: usize = 8 * 1024;
-
-fn text<'p>(params: &'p Params, name: &str) -> Option<&'p str> {
-    params.get(name).map(String::as_str).filter(|text| !text.is_empty() && text.len() <= TEXT_BYTES_MAX)
-}
-
 /// The temporary token that a callback is about; a no is told by `denied=TOKEN` (Q29).
 pub(super) fn token_in(params: &Params) -> Option<&str> {
-    text(params, "oauth_token").or_else(|| text(params, "denied"))
+    text_in(params, "oauth_token").or_else(|| text_in(params, "denied"))
 }
 
 /// What such a callback says (RFC 5849 §2.2), over what it would say in OAuth 2.0.
 pub(super) fn read(answer: &mut Answer, params: &Params) {
-    answer.code = text(params, "oauth_verifier").map(Secret::new);
+    answer.code = text_in(params, "oauth_verifier").map(Secret::new);
     // The problem extension's words for a no, and for all else.
-    let problem = text(params, "oauth_problem");
+    let problem = text_in(params, "oauth_problem");
     answer.denied |= params.contains_key("denied") || matches!(problem, Some("user_refused" | "permission_denied"));
     answer.error = answer.error.take().or_else(|| problem.map(str::to_owned));
 }
