@@ -187,6 +187,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         filled: Vec::new(),
         generation: 1,
         routes: routes.table,
+        upstreams: routes.upstreams,
         route_list: routes.list,
         origins: live_origins,
         has_placeholders,

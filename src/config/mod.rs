@@ -4,6 +4,7 @@
 //! collecting every fault with file, line, column and the nearest known name. Nothing goes live unless all of it is right. Deliberately
 //! absent: any fetch; a config is made of local files and the environment alone.
 
+mod absolute;
 mod definition;
 pub mod error;
 mod exchange;

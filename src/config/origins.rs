@@ -2,6 +2,7 @@
 //!
 //! The sockets belong to the start. The route of each may change while it listens, as any other's; [`live`] puts the two together.
 
+use super::absolute;
 use super::error::At;
 use super::fields::{Fields, Problems, Shape};
 use super::listen;
@@ -97,8 +98,10 @@ pub(super) fn live(
             Some(at) => left.remove(at).route.clone(),
             None => before.get(number).and_then(|before| kept(before.route.as_ref()?, providers)),
         };
-        let table = route.clone().and_then(|route| Table::build(vec![(Pattern::parse(TAKES).ok()?, route)]).ok()).unwrap_or_default();
-        OriginListener { table, route, guard: load::guard(&listener.hosts, &[], allowed_origins.to_vec()) }
+        let pattern = Pattern::parse(TAKES).ok();
+        let upstreams = absolute::index(pattern.iter().zip(&route));
+        let table = route.clone().and_then(|route| Table::build(vec![(pattern?, route)]).ok()).unwrap_or_default();
+        OriginListener { table, upstreams, route, guard: load::guard(&listener.hosts, &[], allowed_origins.to_vec()) }
     };
     running.iter().enumerate().map(one).collect()
 }

@@ -285,8 +285,8 @@ struct RouteKeys {
     allow_plain_http: Option<Flag>,
     /// WebSocket upgrades are not in this version yet.
     websocket: Option<False>,
-    /// Rewriting `Location` is not in this version yet.
-    rewrite_location: Option<False>,
+    /// Makes `Location` and `Content-Location` of redirects and of 201 and 202 the route's own path where they stay under its upstream.
+    rewrite_location: Option<Flag>,
     /// The upstream's request, where it is not the client's: for APIs that want a POST behind a plain GET.
     send: Option<Send>,
     /// `no` by default: redirects are passed on. `no_token` fetches what a GET's redirect names, without token or identity, three hops at most and from public addresses alone.

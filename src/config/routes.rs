@@ -1,5 +1,6 @@
 //! `routes:`: each rule read and checked, then all of them together: names, overlaps.
 
+use super::absolute;
 use super::definition;
 use super::error::{At, did_you_mean};
 use super::fields::{Fields, Problems, Shape};
@@ -14,7 +15,7 @@ use super::upstream_url::{self, Target};
 use crate::attach::Scheme;
 use crate::identity::EndUserRules;
 use crate::provider::{Mint, Registration};
-use crate::route::{Names, Need, Overlap, Pattern, Rewrite, Table};
+use crate::route::{Names, Need, Overlap, Pattern, Reverse, Rewrite, Table, Upstreams};
 use http::HeaderValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub(super) struct Taking<'t> {
 /// The routes of a file, those with faults left out.
 pub(super) struct Routes {
     pub(super) table: Table<Arc<Route>>,
+    pub(super) upstreams: Upstreams<Arc<Route>>,
     pub(super) list: Vec<Arc<Route>>,
     /// The hosts that matches name, for the guard.
     pub(super) hosts: Vec<Box<str>>,
@@ -90,10 +92,11 @@ pub(super) fn read(nodes: &[Node], known: &Known<'_>, problems: &Problems) -> Ro
     let patterns: Vec<_> = entries.iter().map(|entry| (entry.pattern.clone(), ())).collect();
     if let Err(overlaps) = Table::build(patterns) {
         overlaps.iter().for_each(|overlap| tell_overlap(overlap, &entries, problems));
-        return Routes { table: Table::default(), list, hosts };
+        return Routes { table: Table::default(), upstreams: Upstreams::default(), list, hosts };
     }
+    let upstreams = absolute::index(entries.iter().filter_map(|entry| Some((&entry.pattern, entry.route.as_ref()?))));
     let table = Table::build(entries.into_iter().filter_map(|entry| Some((entry.pattern, entry.route?))).collect());
-    Routes { table: table.unwrap_or_default(), list, hosts }
+    Routes { table: table.unwrap_or_default(), upstreams, list, hosts }
 }
 
 /// The names that `callers: [{routes: […]}]` may hold: a route's name, or its match where it has none.
@@ -187,6 +190,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
             (None, None)
         }
     };
+    let reverse = reverse(fields, matches, target.as_ref(), rewrite.as_ref(), special.as_deref());
     let host = upstream_host(fields);
     let timeouts = timeouts(fields);
     let replay_body_max = replay_body_max(fields);
@@ -213,6 +217,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         has_own,
         placeholder,
         rewrite,
+        reverse,
         upstream: upstream.into(),
         attach,
         headers: edits,
@@ -248,7 +253,6 @@ fn needs(rewrite: &Rewrite, edits: &HeaderEdits, special: Option<&Special>) -> B
 fn not_in_this_version(fields: &Fields<'_>) {
     fields.not_yet(&["rate_limit"]);
     fields.only("websocket", "false");
-    fields.only("rewrite_location", "false");
 }
 
 fn act_as(fields: &Fields<'_>) -> ActAs {
@@ -363,6 +367,41 @@ fn rewrite(fields: &Fields<'_>, target: Option<&Target<'_>>, upstream: Option<&N
         Ok(rewrite) => Some(rewrite),
         Err(error) => {
             problems.say_inside(node, 0, error.message, error.hint);
+            None
+        }
+    }
+}
+
+/// `rewrite_location`: the way back from the upstream, where there is one.
+fn reverse(
+    fields: &Fields<'_>,
+    matches: &str,
+    target: Option<&Target<'_>>,
+    rewrite: Option<&Rewrite>,
+    special: Option<&Special>,
+) -> Option<Arc<Reverse>> {
+    if !fields.flag("rewrite_location").unwrap_or(false) {
+        return None;
+    }
+    let at = fields.at_key("rewrite_location");
+    if special.is_some_and(|special| special.follow) {
+        fields.say(
+            at,
+            "`rewrite_location` has nothing to rewrite where redirects are followed",
+            Some("`follow: no` passes them on".into()),
+        );
+    }
+    if matches!(target?.origin, RouteOrigin::PerConnection(_)) {
+        let hint = "take it away: the client is then told the upstream's own URLs";
+        fields.say(at, "`rewrite_location` needs an upstream with one host, and this one is each connection's own", Some(hint.into()));
+        return None;
+    }
+    // A match with faults is told of elsewhere.
+    match Reverse::new(&Pattern::parse(matches).ok()?, rewrite?) {
+        Ok(reverse) => Some(Arc::new(reverse)),
+        Err(why) => {
+            let hint = "it works where each capture is one whole segment of the upstream's path, and `{*name}` its end";
+            fields.say(at, format!("`rewrite_location` cannot read this upstream's path backwards: {why}"), Some(hint.into()));
             None
         }
     }

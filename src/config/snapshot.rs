@@ -4,7 +4,7 @@ use crate::attach::{Needs, Scheme};
 use crate::base::secret::Secret;
 use crate::identity::{Callers, EndUserRules};
 use crate::provider::{OriginTemplate, Registration};
-use crate::route::{FormTemplate, JsonTemplate, Need, Rewrite, Selector, Table};
+use crate::route::{FormTemplate, JsonTemplate, Need, Reverse, Rewrite, Selector, Table, Upstreams};
 use crate::upstream::Origin;
 use http::{HeaderName, HeaderValue, Method};
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ pub struct Snapshot {
     /// 1 for the config of the start, one more for each that went live since.
     pub generation: u64,
     pub routes: Table<Arc<Route>>,
+    /// The same routes by their upstreams, for requests in absolute form.
+    pub upstreams: Upstreams<Arc<Route>>,
     /// All routes in file order, for `explain` and the admin API.
     pub route_list: Vec<Arc<Route>>,
     /// `listen.origins`, in the order of the listeners that run.
@@ -87,6 +89,8 @@ pub struct Guard {
 pub struct OriginListener {
     /// Holds the one route; empty where a reload took it away, until the restart that takes the listener too.
     pub table: Table<Arc<Route>>,
+    /// The same route by its upstream.
+    pub upstreams: Upstreams<Arc<Route>>,
     pub route: Option<Arc<Route>>,
     pub guard: Guard,
 }
@@ -269,6 +273,8 @@ pub struct Route {
     pub placeholder: Option<bool>,
     /// How path and query become the upstream's, from `upstream`, `query` and `set_query`.
     pub rewrite: Rewrite,
+    /// `rewrite_location`: the way back from the upstream's paths.
+    pub reverse: Option<Arc<Reverse>>,
     /// `upstream` as written.
     pub upstream: Box<str>,
     /// The route's `attach` or its provider's.

@@ -22,8 +22,16 @@ pub enum ProxyError {
     BadRequest(&'static str),
     /// What was refused: `host`, `origin`, `sec-fetch-site`, `caller` or `route`.
     CallerRefused(&'static str),
-    NoRoute {
-        absolute: bool,
+    NoRoute,
+    /// A URL in absolute form that no route's upstream is over; the host of one that it may have meant.
+    NoUpstream {
+        near: Option<String>,
+    },
+    /// A URL in absolute form that `X-Attache-Provider` must decide, or cannot.
+    Undecided {
+        why: &'static str,
+        /// Names of routes and their providers.
+        choices: String,
     },
     MethodNotAllowed {
         allow: Vec<Method>,
@@ -115,9 +123,9 @@ impl ProxyError {
             Self::EndUserMissing => ("end-user-missing", StatusCode::BAD_REQUEST, "No end user named", DENIED),
             Self::EndUserInvalid(_) => ("end-user-invalid", StatusCode::BAD_REQUEST, "The end user's name is not valid", DENIED),
             Self::BadPath(_) => ("bad-path", StatusCode::BAD_REQUEST, "The path is refused", BAD),
-            Self::BadRequest(_) => ("bad-request", StatusCode::BAD_REQUEST, "The request is not well formed", BAD),
+            Self::BadRequest(_) | Self::Undecided { .. } => ("bad-request", StatusCode::BAD_REQUEST, "The request is not well formed", BAD),
             Self::CallerRefused(_) => ("caller-refused", StatusCode::FORBIDDEN, "The caller is refused", DENIED),
-            Self::NoRoute { .. } => ("no-route", StatusCode::NOT_FOUND, "No route takes this request", DENIED),
+            Self::NoRoute | Self::NoUpstream { .. } => ("no-route", StatusCode::NOT_FOUND, "No route takes this request", DENIED),
             Self::MethodNotAllowed { .. } => ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "No route takes this method", DENIED),
             Self::ConnectRefused => ("connect-refused", StatusCode::METHOD_NOT_ALLOWED, "CONNECT is refused", DENIED),
             Self::NotConnected { .. } => ("not-connected", StatusCode::UNAUTHORIZED, "The end user is not connected", DENIED),
@@ -164,13 +172,15 @@ impl ProxyError {
             }
             Self::CallerRefused("route") => "This caller may not use this route; see `callers` in routes.yaml.".to_owned(),
             Self::CallerRefused(_) => "The caller's key is missing or wrong: send it in `X-Attache-Key`; see `callers` in routes.yaml.".to_owned(),
-            Self::NoRoute { absolute: false } => "No route in routes.yaml matches. `attache explain METHOD URL` shows what would.".to_owned(),
-            Self::NoRoute { absolute: true } => "No route takes absolute-form targets in this version: send the path alone to Attaché.".to_owned(),
+            Self::NoRoute => "No route in routes.yaml matches. `attache explain METHOD URL` shows what would.".to_owned(),
+            Self::NoUpstream { near: None } => "The URL falls under no route's `upstream`. Through Attaché as a proxy go only URLs of upstreams whose routes end in `{*name}`; `attache explain METHOD URL` shows what takes one.".to_owned(),
+            Self::NoUpstream { near: Some(host) } => format!("The URL falls under no route's `upstream`; `{host}` is the nearest host of one. `attache explain METHOD URL` shows what takes a URL."),
+            Self::Undecided { why, choices } => format!("{}: {choices}.", sentence(why)),
             Self::MethodNotAllowed { allow } => {
                 format!("Routes with this path take {}.", allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", "))
             }
             Self::ConnectRefused => {
-                "Attaché attaches tokens, so it must see the request: it opens no tunnels. Call a route by plain http, as in `curl http://localhost:7070/…`.".to_owned()
+                "Attaché attaches tokens, and nobody can look into a tunnel of HTTPS. Say `http://` in the upstream's URL and send it through this proxy: it goes on by TLS. Or call a route by its path, as in `curl http://localhost:7070/…`, or give an SDK a listener of its own with `listen.origins`.".to_owned()
             }
             Self::NotConnected { provider, .. } => format!("The end user has no connection to `{provider}`. The admin call in `connect` makes a link by which they can connect."),
             Self::ReconnectRequired { provider, .. } => format!("The end user's grant at `{provider}` has ended. The admin call in `connect` makes a link by which they can connect."),

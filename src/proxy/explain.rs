@@ -1,9 +1,11 @@
 //! What would happen to a call, without making it: for `attache explain` and the admin API.
 
 use super::error::ProxyError;
-use super::resolve;
+use super::guard::{self, Peer};
+use super::{absolute, resolve};
 use crate::attach::{Place, Scheme};
 use crate::config::{Bind, Listener, RouteOrigin, Snapshot};
+use crate::route::Site;
 use http::{Method, Uri};
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -23,7 +25,8 @@ pub struct Explained {
     pub refused: Option<(String, String)>,
 }
 
-/// Explains `METHOD URL`; the URL may be whole (`http://localhost:7070/photos`) or a path. A whole one may be of one of `listen.origins`.
+/// Explains `METHOD URL`; the URL may be a path, or whole: of the proxy listener (`http://localhost:7070/photos`), of one of `listen.origins`, or
+/// of an upstream, as a client says it that has Attaché for its proxy.
 ///
 /// # Errors
 /// A text when the URL is none.
@@ -35,7 +38,18 @@ pub fn explain(snapshot: &Snapshot, method: &Method, url: &str) -> Result<Explai
     let mut explained =
         Explained { route: None, matches: None, provider: None, act_as: None, upstream_url: None, attach: None, refused: None };
     let origin = origin_of(snapshot, &uri);
-    match resolve::resolve(snapshot, origin, method, host.as_deref(), &target) {
+    let named = match absolute::site(&uri) {
+        Ok(site) => site.filter(|site| origin.is_none() && (snapshot.upstreams.has(site) || !is_ours(snapshot, site))),
+        Err(error) => {
+            explained.refused = refused(&error);
+            return Ok(explained);
+        }
+    };
+    let found = match &named {
+        Some(site) => absolute::find(&snapshot.upstreams, method, site, &target, None),
+        None => resolve::resolve(snapshot, origin, method, host.as_deref(), &target),
+    };
+    match found {
         Err(error) => explained.refused = refused(&error),
         Ok(found) => {
             let route = found.route;
@@ -63,6 +77,12 @@ pub fn explain(snapshot: &Snapshot, method: &Method, url: &str) -> Result<Explai
         }
     }
     Ok(explained)
+}
+
+/// Whether the proxy listener may be what the URL calls.
+fn is_ours(snapshot: &Snapshot, site: &Site<'_>) -> bool {
+    let ip: Option<IpAddr> = site.host.trim_matches(['[', ']']).parse().ok();
+    ip.is_some() || guard::host_allowed(&snapshot.guard, &Peer::default(), site.host)
 }
 
 /// Which of `listen.origins` the URL calls, if it is one.

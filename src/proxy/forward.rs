@@ -6,7 +6,7 @@ use super::error::ProxyError;
 use super::expired::{self, Held};
 use super::follow::{Answered, Asked, Hops};
 use super::relay::{ProxyBody, Relay};
-use super::{Target, View, after, headers, nonce, send};
+use super::{Target, View, after, headers, location, nonce, send};
 use crate::attach::{Around, Needs, Place, oauth1};
 use crate::base::clock::Clock;
 use crate::config::{RouteOrigin, Timeouts};
@@ -319,5 +319,6 @@ pub(super) fn clean(call: &Call<'_>, head: &mut http::response::Parts) {
     if let Some(reason) = reason {
         head.extensions.insert(reason);
     }
+    location::rewrite(call, head);
     headers::answer(&mut head.headers, call.view, call.cx, call.target.route);
 }

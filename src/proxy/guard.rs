@@ -21,6 +21,8 @@ pub struct Peer {
     pub uid: Option<u32>,
     /// The address the listener is bound to.
     pub bound: Option<IpAddr>,
+    /// The port that it really has.
+    pub port: Option<u16>,
     /// What that listener is besides its address.
     pub via: Via,
 }
@@ -40,7 +42,7 @@ pub(super) fn check<'h>(guard: &Guard, peer: &Peer, head: &'h Parts) -> Result<O
         return Err(ProxyError::ConnectRefused);
     }
     let host = host(head)?;
-    // Absolute form is judged by its target, which no route takes in this version: the table says so.
+    // Absolute form is judged by its target, once the routes' upstreams are known: see `absolute`.
     let absolute = head.uri.authority().is_some();
     if !absolute && !peer.unix && !host.is_some_and(|host| host_allowed(guard, peer, host)) {
         // HTTP/1.0 knows no `Host`; a browser always sends one.
@@ -66,13 +68,20 @@ fn host(head: &Parts) -> Result<Option<&str>, ProxyError> {
     }
     match (head.uri.authority(), line) {
         (Some(authority), _) if authority.as_str().contains('@') => Err(ProxyError::BadRequest("the target names a user")),
-        (Some(authority), Some(line)) if head.version < Version::HTTP_2 && !authority.as_str().eq_ignore_ascii_case(line) => {
+        (Some(authority), Some(line)) if head.version < Version::HTTP_2 && !agree(authority.as_str(), line, head.uri.scheme_str()) => {
             Err(ProxyError::BadRequest("the target's host and the Host header differ"))
         }
+        (_, None) if head.version == Version::HTTP_11 => Err(ProxyError::BadRequest("no Host header")),
         (Some(authority), _) => Ok(Some(authority.host())),
-        (None, None) if head.version == Version::HTTP_11 => Err(ProxyError::BadRequest("no Host header")),
         (None, line) => Ok(line.map(without_port)),
     }
+}
+
+/// Whether two authorities are one: the scheme's own port may be said or not (RFC 9110 §4.2.3).
+fn agree(authority: &str, line: &str, scheme: Option<&str>) -> bool {
+    let own = if scheme == Some("https") { ":443" } else { ":80" };
+    let bare = |text: &'_ str| text.len() - text.strip_suffix(own).map_or(0, |_| own.len());
+    authority[..bare(authority)].eq_ignore_ascii_case(&line[..bare(line)])
 }
 
 fn without_port(host: &str) -> &str {
@@ -83,10 +92,20 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-fn host_allowed(guard: &Guard, peer: &Peer, host: &str) -> bool {
-    is_loopback_name(host)
-        || guard.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
-        || peer.bound.is_some_and(|bound| !bound.is_unspecified() && ip(host) == Some(bound))
+/// Whether a whole URL is of this listener's own. Another port of the same machine is another server, but for a host that the operator named:
+/// that one may be published by any.
+pub(super) fn is_own(guard: &Guard, peer: &Peer, host: &str, port: Option<u16>) -> bool {
+    let its_port = port.is_none() || peer.port.is_none() || port == peer.port;
+    (its_port && host_allowed(guard, peer, host)) || is_named(guard, host)
+}
+
+/// Whether a host is this listener's own name.
+pub(super) fn host_allowed(guard: &Guard, peer: &Peer, host: &str) -> bool {
+    is_loopback_name(host) || is_named(guard, host) || peer.bound.is_some_and(|bound| !bound.is_unspecified() && ip(host) == Some(bound))
+}
+
+fn is_named(guard: &Guard, host: &str) -> bool {
+    guard.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
 }
 
 fn ip(host: &str) -> Option<IpAddr> {

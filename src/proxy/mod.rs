@@ -3,6 +3,7 @@
 //! A `Proxy` belongs to one worker thread: its pool, its view of the config and its ids need no lock. A call holds one config snapshot for its
 //! whole life. When its token is fresh it awaits nothing before it is forwarded.
 
+mod absolute;
 mod after;
 mod body;
 mod context;
@@ -13,6 +14,7 @@ mod follow;
 mod forward;
 mod guard;
 mod headers;
+mod location;
 mod nonce;
 mod placeholder;
 mod relay;
@@ -76,6 +78,8 @@ pub(crate) struct Target<'c> {
     pub(crate) route: &'c Arc<Route>,
     pub(crate) captures: crate::route::Captures<'c>,
     pub(crate) query: Option<&'c str>,
+    /// Whether the client spoke of it by its upstream's URL.
+    pub(crate) absolute: bool,
     /// The connection's own part of the call, where the route or its provider has one; known with the token.
     pub(crate) own: Option<&'c Own>,
 }
@@ -140,7 +144,11 @@ impl Proxy {
         }
         // Who shows no key yet learns nothing of the routes: a placeholder may hold it, and only the route says whether.
         let hidden = |error| if unknown { ProxyError::CallerRefused("caller") } else { error };
-        let target = resolve::resolve(snapshot, peer.via.origin, &head.method, host, &head.uri).map_err(hidden)?;
+        let target = match head.uri.authority() {
+            None => resolve::resolve(snapshot, peer.via.origin, &head.method, host, &head.uri),
+            Some(authority) => absolute::resolve(snapshot, peer, head, authority),
+        };
+        let target = target.map_err(hidden)?;
         cx.routed(target.route);
         let shown = self.placeholder(snapshot, peer, target.route, head).map_err(hidden)?;
         let caller = match shown.as_ref().and_then(|shown| shown.key.as_deref()) {

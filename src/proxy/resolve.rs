@@ -7,6 +7,7 @@ use crate::route::{Found, path};
 use http::{Method, Uri};
 
 /// The most specific route that takes the request (contract §3). The query and any fragment have no part in it.
+/// Scheme and authority of an absolute-form target have none either: [`super::absolute`] judges them first.
 /// `origin` says which of `listen.origins` it came in by: that one's route takes all of its calls.
 pub(super) fn resolve<'c>(
     snapshot: &'c Snapshot,
@@ -15,18 +16,15 @@ pub(super) fn resolve<'c>(
     host: Option<&str>,
     uri: &'c Uri,
 ) -> Result<Target<'c>, ProxyError> {
-    if uri.authority().is_some() {
-        return Err(ProxyError::NoRoute { absolute: true });
-    }
     path::check(uri.path()).map_err(|fault| ProxyError::BadPath(fault.reason()))?;
     let table = match origin {
         None => Some(&snapshot.routes),
         Some(number) => snapshot.origins.get(number).map(|origin| &origin.table),
     };
-    let Some(table) = table else { return Err(ProxyError::NoRoute { absolute: false }) };
+    let Some(table) = table else { return Err(ProxyError::NoRoute) };
     match table.find(method, host, uri.path()) {
-        Found::Route { value, captures } => Ok(Target { route: value, captures, query: uri.query(), own: None }),
+        Found::Route { value, captures } => Ok(Target { route: value, captures, query: uri.query(), absolute: false, own: None }),
         Found::MethodNotAllowed { allow } => Err(ProxyError::MethodNotAllowed { allow }),
-        Found::None => Err(ProxyError::NoRoute { absolute: false }),
+        Found::None => Err(ProxyError::NoRoute),
     }
 }

@@ -7,10 +7,12 @@ pub mod extras;
 pub mod path;
 pub mod pattern;
 pub mod payload;
+pub mod reverse;
 pub mod rewrite;
 pub mod select;
 pub mod table;
 pub mod template;
+pub mod upstreams;
 
 #[cfg(test)]
 mod properties;
@@ -19,7 +21,9 @@ pub use extras::{Extras, Names, Need};
 pub use path::PathFault;
 pub use pattern::{Captures, Pattern, PatternError};
 pub use payload::{FormTemplate, JsonTemplate};
+pub use reverse::Reverse;
 pub use rewrite::Rewrite;
 pub use select::{SelectError, SelectFault, Selector};
 pub use table::{Found, Overlap, Table};
 pub use template::{Place, Template, TemplateError, TemplateFault};
+pub use upstreams::{Claim, Fallen, Site, Upstreams};

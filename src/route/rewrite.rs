@@ -72,6 +72,19 @@ impl Rewrite {
         }
     }
 
+    pub(super) fn path_pieces(&self) -> &[Piece] {
+        &self.path
+    }
+
+    /// The prefix and the capture, where the path is literal text up to a `/` and one capture after it, and nothing else: whatever lies under
+    /// the prefix is then the route's.
+    pub fn whole_prefix(&self) -> Option<(&str, &str)> {
+        match &*self.path {
+            [Piece::Text(prefix), Piece::Capture(rest)] if prefix.ends_with('/') => Some((prefix, rest)),
+            _ => None,
+        }
+    }
+
     /// The values of a connection that stand in it, each with its strictest place.
     pub fn needs(&self) -> impl Iterator<Item = Need> {
         let in_path = values(&self.path).map(|name| (name, true));
@@ -183,6 +196,12 @@ pub(super) fn push_pieces(pieces: &[Piece], captures: &Captures<'_>, out: &mut S
 
 fn pairs(query: &str) -> impl Iterator<Item = &str> {
     query.split('&').filter(move |_| !query.is_empty())
+}
+
+/// A query without its pairs of this name.
+pub fn without(query: &str, name: &str) -> String {
+    let kept: Vec<&str> = query.split('&').filter(|pair| !is_named(pair, name.as_bytes())).collect();
+    kept.join("&")
 }
 
 /// Whether the pair's name, decoded once, is `name`: `%61lt` is `alt` to the upstream, so it is to us.

@@ -163,7 +163,8 @@ async fn run(set: Vec<(Bound, Via)>, mut phase: watch::Receiver<Phase>, proxy: R
 }
 
 async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, (bound, via): (std::net::IpAddr, Via), mut phase: watch::Receiver<Phase>) {
-    let peer = Rc::new(Peer { unix: false, uid: None, bound: Some(bound), via });
+    let port = listener.local_addr().ok().map(|address| address.port());
+    let peer = Rc::new(Peer { unix: false, uid: None, bound: Some(bound), port, via });
     let accept = |accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>| {
         let (stream, _) = accepted?;
         // Answers go out at once; without this, small ones wait for the client's acknowledgement.
@@ -194,7 +195,7 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, via: Via, mut p
     let accept = |accepted: io::Result<(tokio::net::UnixStream, tokio::net::unix::SocketAddr)>| {
         let (stream, _) = accepted?;
         let uid = stream.peer_cred()?.uid();
-        serve(&worker, stream, Rc::new(Peer { unix: true, uid: Some(uid), bound: None, via }));
+        serve(&worker, stream, Rc::new(Peer { unix: true, uid: Some(uid), bound: None, port: None, via }));
         Ok(())
     };
     loop {

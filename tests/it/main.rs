@@ -10,6 +10,7 @@ mod process;
 mod upstream;
 mod wire;
 
+mod absolute;
 mod admin;
 mod app_tokens;
 mod calls;
@@ -22,6 +23,7 @@ mod connect_threats;
 mod dpop;
 mod following;
 mod headers;
+mod location;
 mod mtls;
 mod oauth1;
 mod origins;

@@ -53,7 +53,7 @@ pub fn names(names: &[&str]) -> CertificateParams {
 }
 
 /// The version, target, `Authorization` and `Host` or authority of a request.
-type Call = (http::Version, String, String, String);
+pub type Call = (http::Version, String, String, String);
 
 /// An HTTPS server that says what it saw.
 pub struct Secure {
@@ -100,7 +100,7 @@ impl Secure {
         format!("https://localhost:{}", self.address.port())
     }
 
-    fn seen(&self) -> Vec<Call> {
+    pub fn seen(&self) -> Vec<Call> {
         self.seen.lock().expect("unpoisoned").clone()
     }
 }
