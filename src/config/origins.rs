@@ -115,6 +115,6 @@ fn kept(route: &Arc<Route>, providers: &BTreeMap<Arc<str>, Arc<Registration>>) -
         RouteOrigin::PerConnection(template) => template.is_possible(now),
     };
     let has_own = route.has_own || (route.act_as.carries_token() && !now.dialect.api.is_empty());
-    let origin = if route.act_as.carries_token() { route.origin.reached_by(now) } else { route.origin.clone() };
+    let origin = route.origin.reached_by(now, route.act_as);
     fits.then(|| Arc::new(Route { provider: Some(Arc::clone(now)), has_own, origin, ..Route::clone(route) }))
 }

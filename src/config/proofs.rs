@@ -1,11 +1,12 @@
-//! `dpop`, `secret_jwt`, `client_cert` and `client_cert_key`: what a registration proves itself and its tokens with.
+//! `dpop`, `secret_jwt`, `client_cert` and `client_cert_key`: what a registration proves itself and its tokens with; `ca_cert`: what its servers
+//! prove themselves with.
 
 use super::fields::{Fields, Problems, Shape};
 use super::node::Node;
 use super::scalar;
 use crate::attach::Scheme;
 use crate::provider::{Asks, ClientAuth, JwtKey, Proofs, Registration, SecretJwt};
-use crate::upstream::{IdentityFault, TlsIdentity};
+use crate::upstream::{IdentityFault, TlsIdentity, Trust};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,12 +85,12 @@ impl Keys {
         }
     }
 
-    pub(super) fn build(&self, identity: Option<Arc<TlsIdentity>>) -> Proofs {
+    pub(super) fn build(&self, identity: Option<Arc<TlsIdentity>>, trust: Option<Arc<Trust>>) -> Proofs {
         let secret_jwt = self
             .secret_jwt
             .as_ref()
             .and_then(|keys| Some(SecretJwt { issuer: keys.issuer.clone()?, audience: keys.audience.clone()?, ttl: keys.ttl }));
-        Proofs { dpop: self.dpop, identity, secret_jwt }
+        Proofs { dpop: self.dpop, identity, trust, secret_jwt }
     }
 }
 
@@ -162,6 +163,19 @@ pub(super) fn identity(fields: &Fields<'_>) -> Option<Arc<TlsIdentity>> {
                 IdentityFault::Mismatch => ("client_cert_key", &key.at, "the first certificate of `client_cert` is the client's own"),
             };
             fields.say(at, format!("`{name}` {fault}"), Some(hint.into()));
+            None
+        }
+    }
+}
+
+/// Whom the registration trusts in place of the machine's roots.
+pub(super) fn trust(fields: &Fields<'_>) -> Option<Arc<Trust>> {
+    let node = fields.get("ca_cert")?;
+    match Trust::parse(scalar::text(node, fields.problems)?) {
+        Ok(trust) => Some(Arc::new(trust)),
+        Err(fault) => {
+            let hint = "name the file with the certificates of those who sign for the provider's servers: `${file:./ca.pem}`";
+            fields.say(&node.at, format!("`ca_cert` {fault}"), Some(hint.into()));
             None
         }
     }

@@ -226,6 +226,8 @@ struct Provider {
     client_cert: Option<Text>,
     /// The private key of `client_cert` in PEM, best as `${file:PATH}`.
     client_cert_key: Option<Text>,
+    /// Certificates of authorities in PEM, best as `${file:PATH}`: who vouches for the provider's servers, token endpoint and API alike, in place of the machine's roots.
+    ca_cert: Option<Text>,
     /// Tokens for a signed assertion, as service accounts have it (RFC 7523): no end user consents.
     jwt_bearer: Option<JwtBearer>,
     /// Tokens for the end user's tokens at another provider (RFC 8693).

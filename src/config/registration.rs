@@ -13,7 +13,7 @@ use super::sources::Sources;
 use crate::attach::Scheme;
 use crate::base::secret::Secret;
 use crate::provider::{Asks, ClientAuth, EndpointUrl, JwtKey, Mint, OAuth1, Pkce, Registration, Verified};
-use crate::upstream::TlsIdentity;
+use crate::upstream::{TlsIdentity, Trust};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -74,6 +74,7 @@ struct Own {
     client_key: Option<JwtKey>,
     mint: Option<Mint>,
     identity: Option<Arc<TlsIdentity>>,
+    trust: Option<Arc<Trust>>,
     oauth1: Option<OAuth1>,
 }
 
@@ -86,6 +87,7 @@ struct Keys {
     client_secret: Option<Secret>,
     client_key: Option<JwtKey>,
     identity: Option<Arc<TlsIdentity>>,
+    trust: Option<Arc<Trust>>,
 }
 
 impl Keys {
@@ -99,6 +101,7 @@ impl Keys {
             client_secret: fields.text("client_secret").filter(|secret| !secret.is_empty()).map(Secret::new),
             client_key: mint::key(fields, "client_key", "client_key_id", "client_key_algorithm"),
             identity: proofs::identity(fields),
+            trust: proofs::trust(fields),
         }
     }
 }
@@ -115,7 +118,7 @@ fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option
     let fields = Fields::open(&whole, PROVIDER, problems)?;
     // What is not filled in may be just what one that is off lacks.
     let reading = if is_optional(&whole) && !missing.is_empty() { Reading::Definition } else { Reading::Whole };
-    let Keys { optional, mut draft, bearer, exchange, client_secret, client_key, identity } =
+    let Keys { optional, mut draft, bearer, exchange, client_secret, client_key, identity, trust } =
         Keys::read(&fields, &key.text, entries, reading);
     // A key that is there but gave nothing had its fault told already.
     let there = |names: &[&str]| names.iter().any(|name| fields.peek(name).is_some());
@@ -166,7 +169,7 @@ fn one(key: &Key, node: &Node, known: &Known<'_>, problems: &Problems) -> Option
     let oauth1 = oauth1::build(&draft, client_secret.as_ref(), rsa_key);
     let is_used = off.is_none() && !is_oauth1 && draft.client_id.is_some() && !typed && !has_mint;
     let (category, pkce) = (draft.category.clone(), draft.pkce);
-    let registration = build(key, &definition, draft, Own { client_secret, client_key, mint, identity, oauth1 }, off);
+    let registration = build(key, &definition, draft, Own { client_secret, client_key, mint, identity, trust, oauth1 }, off);
     let weak_pkce = lint::weak_pkce(pkce).filter(|_| is_used && !registration.proves_itself());
     let unbound_code = lint::unbound_code(&registration).filter(|_| is_used);
     for warning in lint::odd_category(category.as_deref()).into_iter().chain(weak_pkce).chain(unbound_code) {
@@ -244,7 +247,7 @@ fn off(optional: bool, lacks_client_id: bool, missing: &[String]) -> Option<Box<
 }
 
 fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<str>>) -> Registration {
-    let Own { client_secret, client_key, mint, identity, oauth1 } = own;
+    let Own { client_secret, client_key, mint, identity, trust, oauth1 } = own;
     let proof = |told: Option<ClientAuth>| match told {
         Some(by_key @ (ClientAuth::PrivateKeyJwt | ClientAuth::SecretJwt | ClientAuth::Mtls)) => by_key,
         // Without a secret there is nothing to prove: a public client, whatever its definition would have it send.
@@ -304,7 +307,7 @@ fn build(key: &Key, definition: &str, draft: Draft, own: Own, off: Option<Box<st
         refresh: draft.refresh,
         keep_alive: draft.keep_alive,
         verified: draft.verified.unwrap_or(Verified::Full),
-        proofs: draft.proofs.build(identity),
+        proofs: draft.proofs.build(identity, trust),
         oauth1,
         dialect,
     }

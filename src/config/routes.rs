@@ -201,7 +201,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let placeholder = fields.flag("placeholder");
     let upstream = upstream_node.and_then(|node| scalar::text(node, problems)).unwrap_or_default();
     let (origin, rewrite, edits) = (target?.origin, rewrite?, edits?);
-    let origin = carries.map_or_else(|| origin.clone(), |registration| origin.reached_by(registration));
+    let origin = provider.as_ref().map_or_else(|| origin.clone(), |registration| origin.reached_by(registration, act_as));
     let needs = needs(&rewrite, &edits, special.as_deref());
     let has_own = match carries {
         Some(registration) => !needs.is_empty() || matches!(origin, RouteOrigin::PerConnection(_)) || !registration.dialect.api.is_empty(),

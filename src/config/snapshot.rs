@@ -235,9 +235,11 @@ pub enum RouteOrigin {
 }
 
 impl RouteOrigin {
-    /// The same for calls that carry this registration's tokens. A connection's own host is given its certificate when it is filled in.
-    pub(super) fn reached_by(&self, registration: &Registration) -> RouteOrigin {
+    /// The same for calls of this registration: with its certificate where they carry its tokens, and trusted as it says. A connection's own
+    /// host is given both when it is filled in.
+    pub(super) fn reached_by(&self, registration: &Registration, act_as: ActAs) -> RouteOrigin {
         match self {
+            RouteOrigin::Fixed(origin) if !act_as.carries_token() => RouteOrigin::Fixed(registration.proofs.trusted(Arc::clone(origin))),
             RouteOrigin::Fixed(origin) => RouteOrigin::Fixed(registration.proofs.reach(Arc::clone(origin))),
             RouteOrigin::PerConnection(template) => RouteOrigin::PerConnection(Arc::clone(template)),
         }

@@ -79,7 +79,7 @@ impl TokenClient {
             return Ok(Some(url));
         }
         let (Some(issuer), None) = (&reg.issuer, &reg.authorize_url) else { return Ok(None) };
-        let metadata = self.metadata(issuer, &reg.dialect.issuers).await.map_err(failed)?;
+        let metadata = self.metadata(reg, issuer).await.map_err(failed)?;
         let par = metadata.mtls.par.as_ref().filter(|_| reg.proofs.identity.is_some()).or(metadata.par.as_ref());
         match (par, metadata.par_required) {
             (Some(url), true) => Ok(Some(url.clone())),
@@ -110,7 +110,7 @@ impl TokenClient {
         match iss {
             Some(iss) if is_issuer(iss, issuer, &reg.dialect.issuers) => Ok(()),
             Some(_) => Err(TokenError::cannot("the answer is another provider's (`iss`)")),
-            None => match self.metadata(issuer, &reg.dialect.issuers).await {
+            None => match self.metadata(reg, issuer).await {
                 Ok(metadata) if metadata.iss_promised => Err(TokenError::cannot("the answer does not say whose it is (no `iss`)")),
                 Ok(_) => Ok(()),
                 // An issuer that publishes nothing promises nothing.

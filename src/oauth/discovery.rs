@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::Request;
 use http::header::{ACCEPT, HeaderValue};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use url::{Host, Url};
@@ -80,7 +81,7 @@ impl TokenClient {
             return Ok(Some(url));
         }
         let Some(issuer) = &reg.issuer else { return Ok(None) };
-        let metadata = match self.metadata(issuer, &reg.dialect.issuers).await {
+        let metadata = match self.metadata(reg, issuer).await {
             Ok(metadata) => metadata,
             // An issuer that publishes nothing names no further endpoint, and needs none where YAML names those for tokens.
             Err(Missing::Absent) if reg.token_url.is_some() => return Ok(None),
@@ -108,14 +109,31 @@ impl TokenClient {
         found.ok_or_else(|| TokenError::cannot("the provider has no token endpoint"))
     }
 
-    /// An issuer's metadata, fetched at the first need. `further` are texts that it may call itself by besides (Q68).
-    pub(super) async fn metadata(&self, issuer: &str, further: &[Box<str>]) -> Result<Arc<Metadata>, Missing> {
-        let load = || discover(&self.fetch, issuer, further);
+    /// An issuer's metadata as this registration may have it, fetched at the first need. It may call itself by the texts of `issuers` besides
+    /// (Q68).
+    pub(super) async fn metadata(&self, reg: &Registration, issuer: &str) -> Result<Arc<Metadata>, Missing> {
+        let further = &*reg.dialect.issuers;
+        let fetch = self.documents_for(reg);
+        let load = || discover(&fetch, issuer, further);
         if further.is_empty() {
-            return self.metadata.get(issuer, load).await;
+            return self.metadata.get(&kept_under(reg, issuer), load).await;
         }
         // Apart from that of a registration which takes the issuer's own name alone. No issuer holds a line end.
-        self.metadata.get(&[&[issuer], &*further.iter().map(|text| &**text).collect::<Vec<_>>()].concat().join("\n"), load).await
+        let all = [&[issuer], &*further.iter().map(|text| &**text).collect::<Vec<_>>()].concat().join("\n");
+        self.metadata.get(&kept_under(reg, &all), load).await
+    }
+
+    /// The client that reads what a provider publishes: without a certificate, by the registration's trust.
+    pub(super) fn documents_for(&self, reg: &Registration) -> Fetch {
+        self.fetch.clone().trusting(reg.proofs.trust.as_deref())
+    }
+}
+
+/// What a document is kept under: one that was read on one trust is nothing to those who trust others.
+pub(super) fn kept_under<'u>(reg: &Registration, url: &'u str) -> Cow<'u, str> {
+    match &reg.proofs.trust {
+        None => Cow::Borrowed(url),
+        Some(trust) => Cow::Owned(format!("{} {url}", trust.number())),
     }
 }
 

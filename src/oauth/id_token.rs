@@ -4,11 +4,12 @@
 //! anywhere but the issuer's `jwks_uri`: whatever a token's header says of keys (`jwk`, `jku`, `x5u`) is not looked at.
 
 use super::cache::{Cache, Missing};
-use super::discovery::{document, failed, is_issuer};
+use super::discovery::{document, failed, is_issuer, kept_under};
 use super::{TokenClient, TokenError};
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::provider::Registration;
+use crate::upstream::Fetch;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -60,18 +61,19 @@ impl TokenClient {
         let bad = |why: Why| TokenError::unusable(200, why, None);
         let issuer = reg.issuer.as_deref().ok_or_else(|| TokenError::cannot("an id token cannot be verified without `issuer`"))?;
         let token = id_token.ok_or_else(|| bad("no id token, though one was asked for"))?;
-        let metadata = self.metadata(issuer, &reg.dialect.issuers).await.map_err(spent)?;
+        let metadata = self.metadata(reg, issuer).await.map_err(spent)?;
         let no_keys = || TokenError::cannot("the issuer's metadata names no keys (`jwks_uri`) to verify an id token by");
         let jwks = metadata.jwks.as_ref().ok_or_else(no_keys)?;
         let header = jsonwebtoken::decode_header(token).map_err(|_| bad("an id token that is no signed JWT of an algorithm we take"))?;
         check_header(&header, &metadata.id_token_algorithms).map_err(bad)?;
-        let load = || fetch_keys(self, jwks);
-        let keys = self.keys.get(jwks.as_str(), load).await.map_err(spent)?;
+        let fetch = self.documents_for(reg);
+        let (kept, load) = (kept_under(reg, jwks.as_str()), || fetch_keys(&fetch, jwks));
+        let keys = self.keys.get(&kept, load).await.map_err(spent)?;
         let claims = match verified(token, &header, &keys) {
             Some(claims) => claims,
             // The issuer may have begun to sign by a new key; asked once.
             None if !knows(&keys, &header) => {
-                let keys = self.keys.newer(jwks.as_str(), &keys, load).await.map_err(spent)?;
+                let keys = self.keys.newer(&kept, &keys, load).await.map_err(spent)?;
                 verified(token, &header, &keys).ok_or_else(|| bad("an id token whose signature no key of the issuer made"))?
             }
             None => return Err(bad("an id token whose signature no key of the issuer made")),
@@ -90,8 +92,8 @@ fn spent(missing: Missing) -> TokenError {
     TokenError { sent: true, ..failed(missing) }
 }
 
-async fn fetch_keys(client: &TokenClient, url: &Url) -> Result<Vec<Jwk>, Missing> {
-    let document = document(&client.fetch, url).await?;
+async fn fetch_keys(fetch: &Fetch, url: &Url) -> Result<Vec<Jwk>, Missing> {
+    let document = document(fetch, url).await?;
     let keys = document["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
     // One by one: a key of a kind that we do not know must not hide the others (RFC 7517 §5).
     let keys = keys.iter().take(KEYS_MAX).filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok());

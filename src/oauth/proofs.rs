@@ -112,9 +112,9 @@ impl TokenClient {
         grant
     }
 
-    /// The client with the registration's certificate, for public addresses alone where a connection's values chose the host.
+    /// The client with the registration's certificate and trust, for public addresses alone where a connection's values chose the host.
     pub(super) fn fetch_for(&self, reg: &Registration, uri: &Uri) -> Fetch {
-        self.fetch.clone().called_as(reg.proofs.identity.clone()).within(reach(reg, uri))
+        self.fetch.clone().called_as(reg.proofs.identity.clone()).trusting(reg.proofs.trust.as_deref()).within(reach(reg, uri))
     }
 
     /// Sends a call with the client's certificate and the connection's proof. It is sent once more where the server refused it for want of a

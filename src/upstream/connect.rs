@@ -96,9 +96,11 @@ impl Connector {
         }
         let name = ServerName::try_from(origin.dial_host().to_owned())
             .map_err(|_| ConnectError::new(ConnectFault::Tls, "the host is no name that a certificate can carry"))?;
-        let tls = match &origin.identity {
-            None => Arc::clone(&self.tls),
-            Some(identity) => identity.client_config(&self.roots, ALPN),
+        let roots = origin.trust.as_ref().map_or(&self.roots, |trust| trust.roots());
+        let tls = match (&origin.identity, &origin.trust) {
+            (None, None) => Arc::clone(&self.tls),
+            (None, Some(_)) => roots.client_config(ALPN),
+            (Some(identity), _) => identity.client_config(roots, ALPN),
         };
         let stream = TlsConnector::from(tls)
             .connect(name, tcp)

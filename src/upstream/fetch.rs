@@ -7,6 +7,7 @@ use super::identity::TlsIdentity;
 use super::origin::Origin;
 use super::reach::Reach;
 use super::tls::TlsRoots;
+use super::trust::Trust;
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue, USER_AGENT};
 use http::uri::Uri;
@@ -85,6 +86,12 @@ impl Fetch {
     #[must_use]
     pub fn called_as(self, identity: Option<Arc<TlsIdentity>>) -> Fetch {
         Fetch { identity, ..self }
+    }
+
+    /// The same, trusting these authorities in place of its own.
+    #[must_use]
+    pub fn trusting(self, trust: Option<&Trust>) -> Fetch {
+        Fetch { tls: trust.map_or(self.tls, |trust| Arc::clone(trust.roots())), ..self }
     }
 
     /// Sends the request and reads the whole answer, whatever its status. The URI is absolute: `https`, or `http` to loopback.

@@ -73,15 +73,15 @@ impl TlsIdentity {
 
     /// The client side of TLS that shows this certificate to servers that ask for one. Equal lists share one configuration.
     pub(super) fn client_config(&self, roots: &TlsRoots, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-        let place = roots.place();
+        let serial = roots.serial();
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(made) = configs.iter().find(|made| made.roots == place && made.alpn.iter().eq(alpn.iter())) {
+        if let Some(made) = configs.iter().find(|made| made.roots == serial && made.alpn.iter().eq(alpn.iter())) {
             return Arc::clone(&made.config);
         }
         let alpn: Vec<Vec<u8>> = alpn.iter().map(|name| name.to_vec()).collect();
         let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&self.certified)));
         let config = Arc::new(roots.build(alpn.clone(), Some(resolver)));
-        configs.push(Made { alpn, roots: place, config: Arc::clone(&config) });
+        configs.push(Made { alpn, roots: serial, config: Arc::clone(&config) });
         config
     }
 }

@@ -7,6 +7,7 @@ pub mod origin;
 pub mod pool;
 pub mod reach;
 pub mod tls;
+pub mod trust;
 
 pub use connect::{ConnectError, ConnectFault, Connector};
 pub use fetch::{Fetch, FetchError, FetchFault};
@@ -15,3 +16,4 @@ pub use origin::{BadHost, Origin, OriginId};
 pub use pool::{Lease, Pool, SendFault, Stage};
 pub use reach::Reach;
 pub use tls::TlsRoots;
+pub use trust::{Trust, TrustFault};

@@ -1,16 +1,18 @@
 //! An upstream's origin, interned so that a pool finds its idle connections by a small number.
 
 use super::identity::TlsIdentity;
+use super::trust::Trust;
 use http::HeaderValue;
 use http::uri::{Authority, Scheme};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-/// The process-wide number of one (scheme, host, port, client TLS identity).
+/// The process-wide number of one (scheme, host, port, client TLS identity, trust).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OriginId(pub u32);
 
-/// Where requests of a route go. Equal origins share pooled connections; pools are keyed by upstream *and* client TLS identity.
+/// Where requests of a route go. Equal origins share pooled connections; pools are keyed by upstream *and* client TLS identity
+/// and trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     pub id: OriginId,
@@ -24,6 +26,8 @@ pub struct Origin {
     pub host_header: HeaderValue,
     /// The certificate that its connections show, where there is one.
     pub identity: Option<Arc<TlsIdentity>>,
+    /// Whom its connections trust, where that is not the machine's roots.
+    pub trust: Option<Arc<Trust>>,
 }
 
 /// A host and port that cannot stand in a URL's authority.
@@ -31,8 +35,8 @@ pub struct Origin {
 #[error("`{0}` is not a host that a URL can name")]
 pub struct BadHost(pub String);
 
-/// Whether by TLS, the authority, and the number of the certificate.
-type Reached = (bool, String, u32);
+/// Whether by TLS, the authority, and the numbers of the certificate and the trust.
+type Reached = (bool, String, u32, u32);
 
 static IDS: LazyLock<Mutex<HashMap<Reached, u32>>> = LazyLock::new(Mutex::default);
 
@@ -43,7 +47,7 @@ impl Origin {
     /// When `host` is none.
     pub fn new(tls: bool, host: &str, port: u16) -> Result<Arc<Origin>, BadHost> {
         let mut origin = Origin::numbered(OriginId(0), tls, host, port)?;
-        origin.id = id_of(tls, origin.authority.to_string(), 0);
+        origin.id = origin.interned();
         Ok(Arc::new(origin))
     }
 
@@ -61,16 +65,30 @@ impl Origin {
         }
         let authority: Authority = text.parse().map_err(|_| bad())?;
         let host_header = HeaderValue::from_str(&text).map_err(|_| bad())?;
-        Ok(Origin { id, tls, host: host.into(), port, authority, host_header, identity: None })
+        Ok(Origin { id, tls, host: host.into(), port, authority, host_header, identity: None, trust: None })
     }
 
     /// The same place, called with this certificate or none: to a pool it is another. Without TLS there is nothing to show it on.
     #[must_use]
     pub fn called_as(&self, identity: Option<&Arc<TlsIdentity>>) -> Arc<Origin> {
-        let identity = identity.filter(|_| self.tls);
-        let number = identity.map_or(0, |identity| identity.number());
-        let id = id_of(self.tls, self.authority.as_str().to_owned(), number);
-        Arc::new(Origin { id, identity: identity.cloned(), ..self.clone() })
+        let mut origin = Origin { identity: identity.filter(|_| self.tls).cloned(), ..self.clone() };
+        origin.id = origin.interned();
+        Arc::new(origin)
+    }
+
+    /// The same place, trusted by these authorities alone, or by the machine's: to a pool it is another.
+    #[must_use]
+    pub fn trusting(&self, trust: Option<&Arc<Trust>>) -> Arc<Origin> {
+        let mut origin = Origin { trust: trust.filter(|_| self.tls).cloned(), ..self.clone() };
+        origin.id = origin.interned();
+        Arc::new(origin)
+    }
+
+    /// The number of this place, reached in this way.
+    fn interned(&self) -> OriginId {
+        let identity = self.identity.as_ref().map_or(0, |identity| identity.number());
+        let trust = self.trust.as_ref().map_or(0, |trust| trust.number());
+        id_of((self.tls, self.authority.as_str().to_owned(), identity, trust))
     }
 
     pub fn scheme(&self) -> Scheme {
@@ -89,11 +107,11 @@ impl Origin {
     }
 }
 
-fn id_of(tls: bool, authority: String, identity: u32) -> OriginId {
+fn id_of(reached: Reached) -> OriginId {
     // Taken at config load alone; never on the path of a call.
     let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
     let next = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-    OriginId(*ids.entry((tls, authority, identity)).or_insert(next))
+    OriginId(*ids.entry(reached).or_insert(next))
 }
 
 #[cfg(test)]

@@ -8,15 +8,20 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 /// Root certificates, read at the first use, and one client configuration per protocol list, so that TLS sessions are resumed.
 pub struct TlsRoots {
     /// `None`: the machine's own.
     given: Option<Vec<CertificateDer<'static>>>,
+    /// Tells these roots from others, whose place in memory may have been theirs.
+    serial: usize,
     store: OnceLock<Arc<RootCertStore>>,
     configs: Mutex<HashMap<Vec<Vec<u8>>, Arc<ClientConfig>>>,
 }
+
+static SERIALS: AtomicUsize = AtomicUsize::new(0);
 
 static SYSTEM: LazyLock<Arc<TlsRoots>> = LazyLock::new(|| Arc::new(TlsRoots::of(None)));
 
@@ -32,7 +37,8 @@ impl TlsRoots {
     }
 
     fn of(given: Option<Vec<CertificateDer<'static>>>) -> Self {
-        TlsRoots { given, store: OnceLock::new(), configs: Mutex::default() }
+        let serial = SERIALS.fetch_add(1, Ordering::Relaxed);
+        TlsRoots { given, serial, store: OnceLock::new(), configs: Mutex::default() }
     }
 
     /// The client side of TLS 1.2 and 1.3 that offers `alpn`, best first. Equal lists share one configuration and its session cache.
@@ -47,9 +53,9 @@ impl TlsRoots {
         config
     }
 
-    /// Tells these roots from others for as long as they live.
-    pub(super) fn place(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+    /// Tells these roots from all others, also from those that are gone.
+    pub(super) fn serial(&self) -> usize {
+        self.serial
     }
 
     /// `certificate` is shown to servers that ask for one.

@@ -39,3 +39,4 @@ mod smuggling;
 mod streaming;
 mod tls;
 mod tokens;
+mod trust;

@@ -59,7 +59,7 @@ pub type Call = (http::Version, String, String, String);
 pub struct Secure {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Call>>>,
-    handshakes: Arc<AtomicUsize>,
+    pub handshakes: Arc<AtomicUsize>,
 }
 
 impl Secure {
@@ -113,7 +113,11 @@ async fn answer(seen: Arc<Mutex<Vec<Call>>>, request: Request<Incoming>) -> Resu
     let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     seen.lock().expect("unpoisoned").push((head.version, target.clone(), header("authorization"), host));
     let length = body.collect().await.map(|body| body.to_bytes().len()).unwrap_or_default();
-    let mut response = Response::new(Full::new(Bytes::from(format!("{:?} {length}", head.version))));
+    let text = match &*target {
+        "/token" => r#"{"access_token":"granted","token_type":"Bearer","expires_in":3600}"#.to_owned(),
+        _ => format!("{:?} {length}", head.version),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
     if target.contains("refused") {
         *response.status_mut() = http::StatusCode::UNAUTHORIZED;
     }
