@@ -1,7 +1,7 @@
 //! What holds of matching and rewriting together, whatever the routes and the requests (THREATS rows 5, 6, 8, 42).
 
 use super::pattern::Segment;
-use super::{Extras, Found, Names, Pattern, Rewrite, Table, path};
+use super::{Claim, Extras, Fallen, Found, Names, Pattern, Reverse, Rewrite, Site, Table, Upstreams, path};
 use http::Method;
 use percent_encoding::percent_decode_str;
 use proptest::prelude::*;
@@ -200,6 +200,122 @@ proptest! {
             }
             (Found::None, None) => prop_assert!(!(0..patterns.len()).any(|index| fits(&index))),
             (found, best) => prop_assert!(false, "{found:?} but {best:?}"),
+        }
+    }
+}
+
+/// A match and an upstream's path of it, by segments: literals of each side and up to four captures, which the upstream has in any order.
+fn routes() -> impl Strategy<Value = (String, String)> {
+    let segment = "(a|b;|%2F|\\.\\.\\.|~)";
+    (prop::collection::vec(prop::option::of(segment), 0..5), any::<bool>(), prop::collection::vec(segment, 0..4), any::<u64>()).prop_map(
+        |(segments, rest, literals, order)| {
+            let (mut matches, mut captures) = (String::new(), Vec::new());
+            for segment in segments {
+                matches.push('/');
+                match segment {
+                    Some(literal) => matches.push_str(&literal),
+                    None => {
+                        captures.push(format!("{{c{}}}", captures.len()));
+                        matches.push_str(captures.last().expect("one"));
+                    }
+                }
+            }
+            let mut upstream: Vec<String> = captures.into_iter().chain(literals).collect();
+            let length = upstream.len().max(1);
+            upstream.rotate_left(usize::try_from(order % length as u64).expect("small"));
+            let mut upstream: String = upstream.iter().map(|segment| format!("/{segment}")).collect();
+            if rest || matches.is_empty() {
+                matches.push_str("/{*rest}");
+                upstream.push_str("/{rest}");
+            }
+            if upstream.is_empty() {
+                upstream.push('/');
+            }
+            (matches, upstream)
+        },
+    )
+}
+
+const ANY_PATH: &str = "(/(a|b;|%2F|\\.\\.\\.|~|x%25|:@|%E2%82%AC||c){1,2}){1,7}/?";
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Both ways: the upstream's path is its template with the very bytes that were matched, and read backwards it is the path that was asked for.
+    #[test]
+    fn threat_05_matched_is_forwarded_and_the_way_back_is_the_way((matches, upstream) in routes(), asked in ANY_PATH, filled in any::<bool>()) {
+        let pattern = Pattern::parse(&matches).expect("a match");
+        let rewrite = Rewrite::parse(&upstream, &[], &[], &pattern.captures().collect::<Vec<_>>()).expect("an upstream");
+        // Half of the paths are made to fit, or few would.
+        let mut parts = asked.split('/').filter(|part| !part.is_empty()).cycle();
+        let asked = match filled {
+            false => asked,
+            true => pattern.segments.iter().map(|segment| match segment {
+                Segment::Literal(literal) => format!("/{literal}"),
+                Segment::Capture => format!("/{}", parts.next().unwrap_or("x")),
+                Segment::Rest => asked.clone(),
+            }).collect(),
+        };
+        prop_assume!(path::check(&asked).is_ok());
+        let table = Table::build(vec![(pattern.clone(), ())]).expect("one route");
+        let Found::Route { captures, .. } = table.find(&Method::GET, None, &asked) else { return Ok(()) };
+        let mut sent = String::new();
+        rewrite.apply(&captures, None, None, &mut sent);
+        let mut expected = upstream.clone();
+        for (name, value) in captures.iter() {
+            expected = expected.replace(&format!("{{{name}}}"), value);
+        }
+        prop_assert_eq!(&sent, &expected);
+        let reverse = Reverse::new(&pattern, &rewrite).expect("a way back");
+        prop_assert_eq!(reverse.path(&sent), Some(asked));
+    }
+
+    /// What leads back into the route comes out again where it pointed.
+    #[test]
+    fn what_is_told_leads_where_it_pointed((matches, upstream) in routes(), pointed in ANY_PATH) {
+        let pattern = Pattern::parse(&matches).expect("a match");
+        let rewrite = Rewrite::parse(&upstream, &[], &[], &pattern.captures().collect::<Vec<_>>()).expect("an upstream");
+        let reverse = Reverse::new(&pattern, &rewrite).expect("a way back");
+        let Some(told) = reverse.path(&pointed) else { return Ok(()) };
+        let table = Table::build(vec![(pattern, ())]).expect("one route");
+        let found = table.find(&Method::GET, None, &told);
+        prop_assert!(matches!(found, Found::Route { .. }), "{told}: {found:?}");
+        let Found::Route { captures, .. } = found else { return Ok(()) };
+        let mut sent = String::new();
+        rewrite.apply(&captures, None, None, &mut sent);
+        prop_assert_eq!(sent, pointed);
+    }
+
+    /// A whole URL's path leaves as it came, by the longest of the upstreams that it lies under.
+    #[test]
+    fn threat_05_a_path_in_absolute_form_is_forwarded_as_sent(
+        prefixes in prop::collection::hash_set("(/(a|b;|~)){0,3}/", 1..5),
+        asked in ANY_PATH,
+        within in prop::option::of(0..5usize),
+    ) {
+        let prefixes: Vec<String> = prefixes.into_iter().collect();
+        let asked = match within.and_then(|index| prefixes.get(index)) {
+            Some(prefix) => format!("{}{asked}", &prefix[..prefix.len() - 1]),
+            None => asked,
+        };
+        prop_assume!(path::check(&asked).is_ok());
+        let claim = |prefix: &String| {
+            let rewrite = Rewrite::parse(&format!("{prefix}{{rest}}"), &[], &[], &["rest"]).expect("an upstream");
+            let (text, rest) = rewrite.whole_prefix().expect("a whole prefix");
+            let (prefix, rest) = (text.into(), [rest.into()]);
+            Claim { tls: true, host: "up.example".into(), port: 443, prefix, rest, methods: Vec::new(), owner: None, value: rewrite.clone() }
+        };
+        let upstreams: Upstreams<Rewrite> = prefixes.iter().map(claim).collect();
+        let site = Site { tls: false, host: "Up.Example", port: None };
+        let longest = prefixes.iter().filter(|prefix| asked.starts_with(*prefix)).max_by_key(|prefix| prefix.len());
+        match upstreams.find(&Method::GET, &site, &asked, None) {
+            Fallen::Under { value, captures } => {
+                let mut sent = String::new();
+                value.apply(&captures, None, None, &mut sent);
+                prop_assert_eq!(&sent, &asked);
+                prop_assert_eq!(value.whole_prefix().map(|(prefix, _)| prefix), longest.map(|prefix| &**prefix));
+            }
+            found => prop_assert!(longest.is_none(), "{found:?}"),
         }
     }
 }
