@@ -118,3 +118,44 @@ fn undecided(why: &'static str, routes: &[&Arc<Route>]) -> ProxyError {
     choices.sort();
     ProxyError::Undecided { why, choices: choices.join(", ") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use std::path::Path;
+
+    #[test]
+    fn http_2_has_an_authority_always_and_it_is_read_the_same_way() {
+        let yaml = "listen: {proxy: {bind: '127.0.0.1:7070', hosts: [attache.internal]}}\nproviders:\n  google: {client_id: a}\nroutes:\n  - {match: '/google/{*rest}', provider: google, upstream: 'https://www.googleapis.com/{rest}'}\n";
+        let snapshot =
+            config::load_str(yaml, Path::new("routes.yaml"), Path::new("/"), &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+        let peer = Peer { bound: "127.0.0.1".parse().ok(), port: Some(7070), ..Peer::default() };
+        let unix = Peer { unix: true, ..Peer::default() };
+        let judge = |version: Version, peer: &Peer, url: &str| {
+            let request = http::Request::builder().version(version).uri(url).body(()).expect("a request");
+            let (head, ()) = request.into_parts();
+            let authority = head.uri.authority().cloned().expect("an authority");
+            match resolve(&snapshot, peer, &head, &authority) {
+                Ok(target) => {
+                    format!("{} {}", if target.absolute { "absolute" } else { "path" }, target.captures.get("rest").unwrap_or("?"))
+                }
+                Err(error) => error.row().0.to_owned(),
+            }
+        };
+        for (url, one, two, two_by_unix) in [
+            ("http://www.googleapis.com/drive/x", "absolute drive/x", "absolute drive/x", "absolute drive/x"),
+            ("https://www.googleapis.com/drive/x", "absolute drive/x", "absolute drive/x", "absolute drive/x"),
+            ("http://localhost:7070/google/x", "path x", "path x", "path x"),
+            ("http://attache.internal:8080/google/x", "path x", "path x", "path x"),
+            // The port of a `Host` is not looked at; that of another server's URL is.
+            ("http://localhost:8080/google/x", "no-route", "path x", "path x"),
+            ("http://evil.example/google/x", "no-route", "caller-refused", "path x"),
+        ] {
+            assert_eq!(judge(Version::HTTP_11, &peer, url), one, "{url}");
+            assert_eq!(judge(Version::HTTP_2, &peer, url), two, "{url}");
+            assert_eq!(judge(Version::HTTP_2, &unix, url), two_by_unix, "{url}");
+        }
+        assert_eq!(judge(Version::HTTP_11, &unix, "http://evil.example/google/x"), "no-route");
+    }
+}

@@ -128,6 +128,31 @@ async fn a_url_of_its_own_is_a_path_and_one_of_nobody_is_none() {
 }
 
 #[tokio::test]
+async fn threat_08_a_url_reaches_only_what_the_operator_wrote() {
+    // The site is looked up, never dialled: without the look-up in `absolute::resolve`, any host would be called with a user's token.
+    let (api, evil) = (Upstream::plain().await, Upstream::plain().await);
+    let world = World::in_front_of(&api, ROUTES).await;
+    for url in [
+        format!("http://{}/drive/v3/x", evil.address),
+        format!("http://{}/x", evil.address.to_string().replace("127.0.0.1", "localhost")),
+        format!("https://{}/x", evil.address),
+        format!("http://{}.evil.example/x", api.address.ip()),
+        "http://169.254.169.254/latest/meta-data/".to_owned(),
+    ] {
+        for more in ["", "X-Attache-Provider: sandbox\r\n", "X-Forwarded-Host: www.example.com\r\nForwarded: host=www.example.com\r\n"] {
+            let answer = ask(world.proxy, "GET", &url, &format!("X-End-User: {MEGAN}\r\n{more}")).await;
+            refused(&answer, 404, "no-route", "falls under no route's `upstream`");
+        }
+    }
+    // In a URL of an upstream's, everything behind the authority is path.
+    for path in [format!("//{}/x", evil.address), format!("/@{}/x", evil.address), format!("/http://{}/", evil.address)] {
+        assert_eq!(get(&world, &format!("http://{}{path}", api.address)).await.status, 200);
+        assert_eq!(api.last().target, format!("{path}?fields=id"));
+    }
+    assert_eq!(evil.connections(), 0);
+}
+
+#[tokio::test]
 async fn a_tie_is_decided_by_the_named_provider_or_refused() {
     let api = Upstream::plain().await;
     let up = api.address;
