@@ -58,6 +58,9 @@ pub(super) fn site(uri: &Uri) -> Result<Option<Site<'_>>, ProxyError> {
         "http" => false,
         _ => return Err(ProxyError::BadRequest("the target's scheme is neither http nor https")),
     };
+    if authority.as_str().contains('@') {
+        return Err(ProxyError::BadRequest("the target names a user"));
+    }
     let port = match authority.as_str().get(authority.host().len()..) {
         None | Some("" | ":") => None,
         // What does not fit in a port is none, and must not be taken for the scheme's own.

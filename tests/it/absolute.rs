@@ -322,6 +322,7 @@ fn explain_knows_urls_of_upstreams() {
         ("https://example.org/photos", "no-route", "falls under no route"),
         ("http://www.googleapis.com/tie/x", "bad-request", "`/tie/{*rest}` (provider `google`), `/work/{*rest}` (provider `work`)"),
         ("http://www.googleapis.com:99999/x", "bad-request", "port"),
+        ("http://megan@www.googleapis.com/x", "bad-request", "names a user"),
     ] {
         let (kind, detail) = explain(url).refused.expect(url);
         assert_eq!(kind, name, "{url}: {detail}");

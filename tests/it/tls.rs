@@ -111,10 +111,11 @@ async fn answer(seen: Arc<Mutex<Vec<Call>>>, request: Request<Incoming>) -> Resu
         |name: &str| head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default();
     let host = head.uri.authority().map_or_else(|| header("host"), ToString::to_string);
     let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-    seen.lock().expect("unpoisoned").push((head.version, target.clone(), header("authorization"), host));
+    seen.lock().expect("unpoisoned").push((head.version, target.clone(), header("authorization"), host.clone()));
     let length = body.collect().await.map(|body| body.to_bytes().len()).unwrap_or_default();
     let text = match &*target {
         "/token" => r#"{"access_token":"granted","token_type":"Bearer","expires_in":3600}"#.to_owned(),
+        "/.well-known/openid-configuration" => format!(r#"{{"issuer":"https://{host}","token_endpoint":"https://{host}/token"}}"#),
         _ => format!("{:?} {length}", head.version),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));

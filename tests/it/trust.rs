@@ -70,6 +70,29 @@ async fn threat_15_the_machines_roots_are_not_trusted_beside_it() {
 }
 
 #[tokio::test]
+async fn what_an_issuer_publishes_is_read_and_kept_by_each_trust_apart() {
+    let (authority, public) = (Authority::new(), Authority::new());
+    let server = Secure::start(&authority, names(&["localhost"]), &[b"http/1.1"]).await;
+    let host = format!("localhost:{}", server.address.port());
+    let mut plan = Plan::new().tls(public.roots());
+    for (name, keys) in [("other", "pkce: S256".to_owned()), ("own", format!("ca_cert: {}", quoted(&authority.pem)))] {
+        plan = plan
+            .providers(&format!(
+                "  {name}: {{client_id: {name}, client_secret: s, issuer: 'https://{host}', token_hosts: ['{host}'], {keys}}}\n"
+            ))
+            .routes(&format!("  - {{match: '/{name}/{{*rest}}', provider: {name}, as: app, upstream: 'https://{host}/{{rest}}'}}\n"));
+    }
+    let world = plan.start().await;
+    // That the one could not read it, which is kept for a while, is nothing to the other; nor the other way round.
+    for (path, good) in [("/other/x", false), ("/own/x", true), ("/other/x", false), ("/own/y", true)] {
+        let answer = world.call("GET", path, &[], crate::wire::empty()).await;
+        assert_eq!(answer.status, if good { 200 } else { 502 }, "{path}: {}", answer.text());
+    }
+    let targets: Vec<_> = server.seen().into_iter().map(|(_, target, ..)| target).collect();
+    assert_eq!(targets, ["/.well-known/openid-configuration", "/token", "/x", "/y"]);
+}
+
+#[tokio::test]
 async fn it_still_wants_the_right_name_and_a_reload_changes_it_for_the_next_call() {
     let (authority, other) = (Authority::new(), Authority::new());
     let misnamed = Secure::start(&authority, names(&["example.com"]), &[]).await;
