@@ -12,6 +12,8 @@ mod device;
 mod discovery;
 mod error;
 mod form;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod id_token;
 mod life;
 mod lookup;

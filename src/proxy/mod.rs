@@ -12,6 +12,8 @@ mod expired;
 pub mod explain;
 mod follow;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guard;
 mod headers;
 mod location;

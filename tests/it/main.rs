@@ -36,6 +36,7 @@ mod secrets;
 mod selecting;
 mod sending;
 mod smuggling;
+mod smuggling_property;
 mod streaming;
 mod tls;
 mod tokens;
