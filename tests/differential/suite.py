@@ -1,0 +1,101 @@
+"""Starts the proxies, runs the parts, writes the tables, tells the faults. `run.py` starts it once everything is there."""
+
+import argparse
+import collections
+import os
+import sys
+import time
+
+sys.dont_write_bytecode = True
+
+import judge  # noqa: E402
+import proxies  # noqa: E402
+import smuggling  # noqa: E402
+
+HEAD = ["family", "case", "may", "attache", "attache, token", "nginx", "haproxy", ""]
+
+
+class Report:
+    """What was found, told at once, and counted in the end."""
+
+    def __init__(self, out):
+        self.out, self.faults, self.counts, self.known, self.used = out, [], {}, collections.Counter(), set()
+
+    def part(self, name, cases, found):
+        """`found` is (case or None, text) pairs; a case has a family and a name."""
+        new = 0
+        for case, text in found:
+            if reason := judge.listed(judge.ALLOWED, case, text):
+                self.used.add(reason)
+            elif reason := judge.listed(judge.DEFECTS, case, text):
+                self.known[reason] += 1
+            else:
+                new += 1
+                where = f"{case.family}: {case.name}: " if case is not None else ""
+                self.faults.append(f"{name}: {where}{text}")
+                print(f"FAULT {self.faults[-1]}", flush=True)
+        self.counts[name] = (cases, new)
+
+    def table(self, name, head, rows):
+        path = os.path.join(self.out, f"{name}.txt")
+        rows = [[show(cell) for cell in row] for row in [head, *rows]]
+        widths = [min(max(len(row[column]) for row in rows), 60) for column in range(len(rows[0]))]
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() + "\n" for row in rows)
+        print(f"{name}: the table is in {path}")
+
+    def end(self):
+        for reason, times in self.known.items():
+            print(f"known defect, {times} times: {reason}")
+        for reason in set(judge.DEFECTS.values()) - set(self.known) if "smuggling" in self.counts else ():
+            print(f"a known defect did not occur, strike it out: {reason}")
+        for name, (cases, new) in self.counts.items():
+            print(f"{name}: {cases} cases, {new} faults")
+        print(f"{sum(cases for cases, _ in self.counts.values())} cases, {len(self.faults)} faults, {sum(self.known.values())} of known defects")
+        return 1 if self.faults else 0
+
+
+def show(cell):
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in str(cell))
+
+
+def smuggling_part(asked, report):
+    flagged = smuggling.flags_sloppy()
+    twice = [fault for fault in flagged if "requests where" in fault]
+    report.part("a sloppy proxy is flagged", len(flagged), [] if twice else [(None, f"the suite cannot fail: {flagged[:3]}")])
+    ours = proxies.Attache(asked.attache)
+    others = []
+    try:
+        others = [kind() for kind in (proxies.Nginx, proxies.Haproxy) if kind.name not in asked.without]
+        table, found = smuggling.suite(ours, others)
+        names = [other.name for other in others]
+        report.table("smuggling", [*HEAD[:5], *names, ""], table)
+        for other, column in zip(names, range(5, 7)):
+            differ = sum(row[3].split(" / ")[-1] != row[column].split(" / ")[-1] for row in table)
+            print(f"smuggling: {differ} cases at {other} end in another number of requests")
+        report.part("smuggling", len(table), found)
+    finally:
+        for proxy in [ours, *others]:
+            proxy.close()
+
+
+PARTS = {"smuggling": smuggling_part}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--attache", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--without", action="append", default=[], help="a program that is not there")
+    asked = parser.parse_args()
+    report = Report(asked.out)
+    for name in asked.only:
+        began = time.monotonic()
+        PARTS[name](asked, report)
+        print(f"{name}: {time.monotonic() - began:.1f} s", flush=True)
+    sys.exit(report.end())
+
+
+if __name__ == "__main__":
+    main()
