@@ -13,6 +13,7 @@ HOP_BY_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authori
 ALLOWED = {
     ("method", "64 KiB", "let through where"): "a head is limited as a whole, not part by part",
     ("target", "UTF-8 in*", "not strictly well-formed"): "contract §3: what is not refused passes as it came; the other servers differ on it",
+    ("path", "a?", "went on as"): "a query without pairs adds none (contract §3: the client's pairs in order)",
     ("target", "UTF-8 in*", "answers to other requests"): "the recorder's refusal of the same",
 }
 # Faults that are Attaché's, told and not yet mended. They are counted apart; strike out what no longer occurs.
@@ -49,10 +50,12 @@ def faults(result):
     case, outcome, seen = result.case, result.outcome, result.seen
     meant = case.meant(result.case_id, result.prefix)
     said = [(request.target, request.body) for request in seen]
+    # Where the upstream answers before a body is whole, the next request may be whole first, on another connection.
+    early = any(target.endswith(b"/early") for target, _ in meant)
     found = []
     if len(said) > len(meant):
         found.append(f"{len(said)} requests where {len(meant)} were meant: {[target for target, _ in said]}")
-    elif not is_within(said, meant):
+    elif not (all(one in meant for one in said) if early else is_within(said, meant)):
         found.append(f"not what was meant: {short(said)} instead of {short(meant)}")
     if case.may == ALL and len(said) < len(meant):
         found.append(f"sound requests were lost: {len(said)} of {len(meant)}; {outcome}")

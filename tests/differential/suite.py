@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import os
 import sys
 import time
@@ -9,6 +10,7 @@ import time
 sys.dont_write_bytecode = True
 
 import judge  # noqa: E402
+import paths  # noqa: E402
 import proxies  # noqa: E402
 import smuggling  # noqa: E402
 
@@ -59,27 +61,47 @@ def show(cell):
     return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in str(cell))
 
 
+@contextlib.contextmanager
+def all_three(asked):
+    """Attaché, and those of the others that are there."""
+    running = []
+    try:
+        for kind in (lambda: proxies.Attache(asked.attache), proxies.Nginx, proxies.Haproxy):
+            if getattr(kind, "name", None) not in asked.without:
+                running.append(kind())
+        yield running[0], running[1:]
+    finally:
+        for proxy in running:
+            proxy.close()
+
+
 def smuggling_part(asked, report):
     flagged = smuggling.flags_sloppy()
     twice = [fault for fault in flagged if "requests where" in fault]
     report.part("a sloppy proxy is flagged", len(flagged), [] if twice else [(None, f"the suite cannot fail: {flagged[:3]}")])
-    ours = proxies.Attache(asked.attache)
-    others = []
-    try:
-        others = [kind() for kind in (proxies.Nginx, proxies.Haproxy) if kind.name not in asked.without]
+    with all_three(asked) as (ours, others):
         table, found = smuggling.suite(ours, others)
         names = [other.name for other in others]
         report.table("smuggling", [*HEAD[:5], *names, ""], table)
-        for other, column in zip(names, range(5, 7)):
+        for column, name in enumerate(names, 5):
             differ = sum(row[3].split(" / ")[-1] != row[column].split(" / ")[-1] for row in table)
-            print(f"smuggling: {differ} cases at {other} end in another number of requests")
+            print(f"smuggling: {differ} cases at {name} end in another number of requests")
         report.part("smuggling", len(table), found)
-    finally:
-        for proxy in [ours, *others]:
-            proxy.close()
 
 
-PARTS = {"smuggling": smuggling_part}
+def paths_part(asked, report):
+    with all_three(asked) as (ours, others):
+        rows, found = paths.suite(ours, others)
+        names = [other.name for other in others]
+        report.table("paths", ["path behind /any/ID/", "may", "attache", *names], rows)
+        for column, name in enumerate(names, 3):
+            refused_here = sum(row[1] == paths.MUST_REFUSE and "as " in row[column] for row in rows)
+            rewritten = sum(row[column].startswith("as /") for row in rows)
+            print(f"paths: {name} lets {refused_here} of those through that are refused here, and rewrites {rewritten}")
+        report.part("paths", len(rows), found)
+
+
+PARTS = {"smuggling": smuggling_part, "paths": paths_part}
 
 
 def main():
