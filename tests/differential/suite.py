@@ -11,6 +11,7 @@ sys.dont_write_bytecode = True
 
 import judge  # noqa: E402
 import paths  # noqa: E402
+import peerspart  # noqa: E402
 import proxies  # noqa: E402
 import smuggling  # noqa: E402
 
@@ -49,7 +50,7 @@ class Report:
     def end(self):
         for reason, times in self.known.items():
             print(f"known defect, {times} times: {reason}")
-        for reason in set(judge.DEFECTS.values()) - set(self.known) if "smuggling" in self.counts else ():
+        for reason in sorted(set(judge.DEFECTS.values()) - set(self.known)) if set(PARTS) <= set(self.counts) else ():
             print(f"a known defect did not occur, strike it out: {reason}")
         for name, (cases, new) in self.counts.items():
             print(f"{name}: {cases} cases, {new} faults")
@@ -101,7 +102,16 @@ def paths_part(asked, report):
         report.part("paths", len(rows), found)
 
 
-PARTS = {"smuggling": smuggling_part, "paths": paths_part}
+def peers_part(asked, report):
+    if "openssl" in asked.without:
+        print("peers: SKIPPED, openssl is not there")
+        return
+    rows, found = peerspart.suite(lambda routes, env: proxies.Attache(asked.attache, routes=routes, env=env, connect=False))
+    report.table("peers", ["call", "peer", "outcome"], rows)
+    report.part("peers", len(rows), found)
+
+
+PARTS = {"peers": peers_part, "smuggling": smuggling_part, "paths": paths_part}
 
 
 def main():
