@@ -21,8 +21,8 @@ DEFECTS = {
     ("transfer-encoding", "*, chunked*", "let through where"): "a coding before `chunked` is dropped, and the body goes on still coded (RFC 9112 §6.1: 501)",
     ("transfer-encoding", "two lines, *", "let through where"): "several lines or codings that end in `chunked` are taken (RFC 9112 §6.1)",
     ("cl+te", "TE, CL, TE: *", "let through where"): "the same",
-    ("peer", "GOAWAY*", "status 502"): "a call that the upstream's GOAWAY left out ends as 502, where it may be sent again (RFC 9113 §6.8)",
-    ("peer", "a stream refused", "status 502"): "REFUSED_STREAM ends as 502, where the call may be sent again (RFC 9113 §8.7)",
+    ("peer", "GOAWAY*", "502"): "a call that the upstream's GOAWAY left out ends as 502, where it may be sent again (RFC 9113 §6.8)",
+    ("peer", "a stream refused", "502"): "REFUSED_STREAM ends as 502, where the call may be sent again (RFC 9113 §8.7)",
     ("chunk line end", "LF at the end", ""): "`0 CRLF LF`: what follows up to the next empty line is swallowed as trailers, and the request in it is never answered",
 }
 

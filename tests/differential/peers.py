@@ -122,20 +122,19 @@ class StrictH11(StrictServer):
 
 
 class StrictH2(StrictServer):
-    """Over TLS, with windows that are small and settings that change amid calls."""
+    """Over TLS, with settings that change amid calls. (Windows only grow: python h2 does not open again a window that it shrank below what was sent.)"""
 
-    def __init__(self, certificate_path, key_path, window=2048):
+    def __init__(self, certificate_path, key_path):
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate_path, key_path)
         self.context.set_alpn_protocols(["h2"])
-        self.window, self.refused_once = window, set()
+        self.refused_once = set()
         super().__init__()
 
     def serve(self, stream):
         tls = self.context.wrap_socket(stream, server_side=True)
         peer = H2Connection(H2Configuration(client_side=False, header_encoding=None, validate_inbound_headers=True))
         peer.initiate_connection()
-        peer.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: self.window})
         tls.sendall(peer.data_to_send())
         streams, unsent = {}, {}
         while data := tls.recv(65_536):
@@ -144,6 +143,8 @@ class StrictH2(StrictServer):
             self.flush(peer, unsent)
             tls.sendall(peer.data_to_send())
             if peer.state_machine.state.name == "CLOSED":
+                # Reads on to the end: a socket closed over unread bytes resets the connection, and what was sent would be lost.
+                stream_end(tls)
                 return
 
     def refuse_once(self, target):
@@ -170,7 +171,7 @@ class StrictH2(StrictServer):
             self.note(seen)
             status, fields, body = answer_of(seen)
             if b"/settings" in seen.target:
-                peer.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1, SettingCodes.HEADER_TABLE_SIZE: 0})
+                peer.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 70_000 + event.stream_id, SettingCodes.HEADER_TABLE_SIZE: 100 * event.stream_id % 4096, SettingCodes.MAX_FRAME_SIZE: 20_000})
             if b"/refused" in seen.target and self.refuse_once(seen.target):
                 peer.reset_stream(event.stream_id, 7)
                 return
@@ -200,6 +201,13 @@ class StrictH2(StrictServer):
                 unsent[stream_id][0] = body
             else:
                 unsent.pop(stream_id)
+
+
+def stream_end(tls):
+    tls.shutdown(socket.SHUT_WR)
+    tls.settimeout(2)
+    while tls.recv(65_536):
+        pass
 
 
 class Told:
