@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from rig import Rig  # noqa: E402  (found beside this folder)
 
 USER, OTHER = "megan@example.com", "bob@example.com"
+NOWHERE = "/nowhere"
 BIG = 64 * 1024 * 1024
 # One source address has some 28,000 ports; each takes this many.
 PER_ADDRESS = 4_000
@@ -113,25 +114,25 @@ class Caller:
     def __init__(self, port):
         self.port, self.stream = port, None
 
-    def call(self):
-        """Seconds that one call took. A connection that the server ended is opened anew."""
+    def call(self, path="/sandbox/me"):
+        """Seconds that one call took, or attache's own refusal where no route takes the path. A connection that the server ended is opened anew."""
         began = time.perf_counter()
         if self.stream is None:
             self.stream = socket.create_connection(("127.0.0.1", self.port), timeout=30)
             self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.stream.sendall(f"GET /sandbox/me HTTP/1.1\r\nHost: localhost\r\nX-End-User: {USER}\r\n\r\n".encode())
+        self.stream.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-End-User: {USER}\r\n\r\n".encode())
         read = b""
         while b"\r\n\r\n" not in read or not read.rstrip().endswith(b"}"):
             more = self.stream.recv(65_536)
             assert more, "the connection ended"
             read += more
-        assert read.startswith(b"HTTP/1.1 200"), read[:200]
+        assert read.startswith(b"HTTP/1.1 200" if path != NOWHERE else b"HTTP/1.1 404"), read[:200]
         return time.perf_counter() - began
 
 
 def by_turns(ports, seconds):
-    """Milliseconds that calls took at each port; one in ten over a new connection."""
-    took, callers, number = [[] for _ in ports], [Caller(port) for port in ports], 0
+    """Milliseconds that calls took at each port, and attache's own answers at the first; one in ten over a new connection."""
+    took, callers, number = [[] for _ in range(len(ports) + 1)], [Caller(port) for port in ports], 0
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         number += 1
@@ -140,6 +141,7 @@ def by_turns(ports, seconds):
                 caller.stream.close()
                 caller.stream = None
             times.append(caller.call() * 1000)
+        took[-1].append(callers[0].call(NOWHERE) * 1000)
         time.sleep(CALLS_EVERY_S)
     return took
 
@@ -169,6 +171,7 @@ def run(arguments, rigs):
     before = by_turns(ports, arguments.seconds / 4)
     calm = told("before the swarm", before[0])
     told("the other one", before[1])
+    told("its own answers", before[2])
     start = rig.server.memory()[0]
     began = time.monotonic()
     swarm = Swarm(rig.proxy_port, arguments.idle, 0)
@@ -182,6 +185,7 @@ def run(arguments, rigs):
     try:
         took = by_turns(ports, arguments.seconds)
         busy, besides = told("with the swarm", took[0]), told("the other one, by turns", took[1])
+        told("its own answers with the swarm", took[2])
         gone, (resident, peak) = swarm.gone(), rig.server.memory()
     finally:
         swarm.close()
