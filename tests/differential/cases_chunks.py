@@ -91,6 +91,11 @@ def trailers():
         yield Case("trailer", name, trailed(lines), EITHER, BOTH)
     announced = chunked(b"5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n" + NEXT, b"Trailer: X-Sum\r\nTE: trailers\r\n")
     yield Case("trailer", "announced", announced, ALL, BOTH)
+    # Named by Trailer, a proxy may send them on: but not these.
+    for name in (b"Content-Length", b"Transfer-Encoding", b"Host", b"Authorization", b"X-End-User", b"X-Attache-Key", b"Cookie", b"Proxy-Authorization", b"Connection"):
+        value = b"5" if name == b"Content-Length" else b"bob"
+        body = b"5\r\nhello\r\n0\r\n" + name + b": " + value + b"\r\n\r\n" + NEXT
+        yield Case("trailer", f"{name.decode()}, announced", chunked(body, b"Trailer: " + name + b"\r\nTE: trailers\r\n"), EITHER, BOTH)
     refused = {"no colon": b"nonsense\r\n", "a space before the colon": b"X-Sum : 1\r\n", "folded": b"X-Sum: 1\r\n 2\r\n", "a leading space": b" X-Sum: 1\r\n", "a NUL": b"X-Sum: a\0b\r\n",
                "a bare CR": b"X-Sum: a\rb\r\n", "an empty name": b": 1\r\n"}
     for name, lines in refused.items():

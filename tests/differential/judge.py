@@ -13,6 +13,9 @@ HOP_BY_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authori
 ALLOWED = {
     ("method", "64 KiB", "let through where"): "a head is limited as a whole, not part by part",
     ("target", "UTF-8 in*", "not strictly well-formed"): "contract §3: what is not refused passes as it came; the other servers differ on it",
+    ("h2 pseudo-header", ":scheme empty", ""): "the scheme is not read, and none is sent on",
+    ("h2 trailer", "*", "let through where"): "the request goes on without that trailer",
+    ("h2 trailer", "a pseudo-header", ""): "the request goes on without that trailer",
     ("path", "a?", "went on as"): "a query without pairs adds none (contract §3: the client's pairs in order)",
     ("target", "UTF-8 in*", "answers to other requests"): "the recorder's refusal of the same",
 }
@@ -23,6 +26,10 @@ DEFECTS = {
     ("cl+te", "TE, CL, TE: *", "let through where"): "the same",
     ("peer", "GOAWAY*", "502"): "a call that the upstream's GOAWAY left out ends as 502, where it may be sent again (RFC 9113 §6.8)",
     ("peer", "a stream refused", "502"): "REFUSED_STREAM ends as 502, where the call may be sent again (RFC 9113 §8.7)",
+    ("h2 content-length", "5 twice", ""): "two equal lengths go on as two `Content-Length` lines (RFC 9112 §6.3, RFC 9110 §8.6)",
+    ("trailer", "*, announced", ""): "a trailer that `Trailer` names passes where its header is removed or hop-by-hop (contract §4, RFC 9110 §6.5.1)",
+    ("h2 trailer", "*, announced", "a trailer went on"): "a trailer that `Trailer` names passes where its header is removed or hop-by-hop (contract §4, RFC 9110 §6.5.1)",
+    ("peer", "a trailer that is removed*", ""): "a trailer passes where its header is removed (contract §4), to HTTP/2 upstreams unannounced too",
     ("chunk line end", "LF at the end", ""): "`0 CRLF LF`: what follows up to the next empty line is swallowed as trailers, and the request in it is never answered",
 }
 
@@ -91,7 +98,7 @@ def faults_of_request(request, prefix):
     wanted = [b"Bearer " + TOKEN.encode()] if prefix == b"/tok/" else []
     if request.all(b"authorization") != wanted:
         found.append(f"Authorization was {request.all(b'authorization')!r}")
-    if request.trailers and any(name.lower() in (b"x-end-user", b"x-attache-key", b"cookie") for name, _ in request.trailers):
+    if request.trailers and any(name.lower() in (b"x-end-user", b"x-attache-key", b"cookie", b"proxy-authorization") for name, _ in request.trailers):
         found.append(f"a trailer went on that its header would not: {request.trailers!r}")
     return found
 

@@ -51,6 +51,10 @@ def length_kept(told, seen):
     return [] if seen.all(b"content-length") == [b"5"] else [f"Content-Length: {seen.all(b'content-length')}"]
 
 
+def no_trailers(told, seen):
+    return [f"{name.decode()} went on as a trailer" for name, _ in seen.trailers]
+
+
 def calls():
     big = [bytes([number % 251]) * 10_000 for number in range(40)]
     yield Call("GET", check=has_body(b"ok"))
@@ -66,6 +70,8 @@ def calls():
     yield Call("DELETE with a body", "DELETE", fields=[("Content-Length", "5")], parts=[b"hello"])
     yield Call("trailers", "POST", fields=[*CODED, ("Trailer", "X-Sum"), ("TE", "trailers")], parts=[b"hello"], trailers=[("X-Sum", "1")])
     yield Call("trailers that are not announced", "POST", fields=CODED, parts=[b"hello"], trailers=[("X-Sum", "1")])
+    for name in ("X-End-User", "Authorization", "Content-Length", "Host", "X-Attache-Key", "Cookie"):
+        yield Call(f"a trailer that is removed: {name}", "POST", fields=[*CODED, ("Trailer", name), ("TE", "trailers")], parts=[b"hello"], trailers=[(name, "5")], check=no_trailers)
     yield Call("204", tail="204", status=204, check=has_body(b""))
     yield Call("304", tail="304", status=304, check=has_body(b""))
     yield Call("a large answer", tail="big", check=has_body(b"b" * BIG))

@@ -9,6 +9,10 @@ import time
 
 sys.dont_write_bytecode = True
 
+import floods  # noqa: E402
+import frames  # noqa: E402
+import h2part  # noqa: E402
+import h2tools  # noqa: E402
 import judge  # noqa: E402
 import paths  # noqa: E402
 import peerspart  # noqa: E402
@@ -102,6 +106,23 @@ def paths_part(asked, report):
         report.part("paths", len(rows), found)
 
 
+def h2_part(asked, report):
+    with all_three(asked) as (ours, others):
+        names = [other.name for other in others]
+        if not frames.speaks_h2(ours.port):
+            print("h2: SKIPPED, this attache does not take HTTP/2 on its proxy listener")
+            return
+        table, found = h2part.suite(ours, others)
+        report.table("h2", [*HEAD[:5], *names, ""], table)
+        report.part("h2", len(table), found)
+        rows, found = h2tools.suite(ours, "h2load" not in asked.without)
+        report.table("h2-clients", ["client", "outcome"], rows)
+        report.part("h2 clients", len(rows), found)
+        rows, found = floods.suite(ours)
+        report.table("h2-floods", ["flood", "connections", "rounds", "end", "upstream", "others", "memory"], rows)
+        report.part("h2 floods", len(rows), found)
+
+
 def peers_part(asked, report):
     if "openssl" in asked.without:
         print("peers: SKIPPED, openssl is not there")
@@ -111,7 +132,7 @@ def peers_part(asked, report):
     report.part("peers", len(rows), found)
 
 
-PARTS = {"peers": peers_part, "smuggling": smuggling_part, "paths": paths_part}
+PARTS = {"smuggling": smuggling_part, "paths": paths_part, "h2": h2_part, "peers": peers_part}
 
 
 def main():
