@@ -59,19 +59,22 @@ def run(port, recorder, cases, is_ours, prefix, letter, context=None):
     return results
 
 
+def all_cases():
+    return list(cases_h2.cases())
+
+
 def suite(ours, others, letters=("h", "i"), context=None):
-    """Rows of the table, and the faults as (case, text). `ours` is None where Attaché does not speak HTTP/2: then only the others are shown."""
-    cases = list(cases_h2.cases())
-    jobs = [] if ours is None else [(ours.port, ours.recorder, True, b"/any/", letters[0], context), (ours.port, ours.recorder, True, b"/tok/", letters[1], context)]
+    """Rows of the table, and the faults as (case, text)."""
+    cases = all_cases()
+    jobs = [(ours.port, ours.recorder, True, b"/any/", letters[0], context), (ours.port, ours.recorder, True, b"/tok/", letters[1], context)]
     jobs += [(other.h2_port, other.recorder, False, b"/any/", letters[0], None) for other in others]
     with concurrent.futures.ThreadPoolExecutor(max(1, len(jobs))) as pool:
         done = list(pool.map(lambda job: run(job[0], job[1], cases, *job[2:]), jobs))
     found, table = [], []
     for number, case in enumerate(cases):
-        row, said = [results[number] for results in done], []
-        if ours is not None:
-            said = [(case, fault) for fault in faults(row[0]) + differences(row[0], row[2:])]
-            said += [(case, f"with a token: {fault}") for fault in faults(row[1])]
+        row = [results[number] for results in done]
+        said = [(case, fault) for fault in faults(row[0]) + differences(row[0], row[2:])]
+        said += [(case, f"with a token: {fault}") for fault in faults(row[1])]
         found += said
         table.append([case.family, case.name, case.may, *(str(result) for result in row), "FAULT" if said else ""])
-    return table, found + ([(None, fault) for fault in stray(ours.recorder)] if ours is not None else [])
+    return table, found + [(None, fault) for fault in stray(ours.recorder)]

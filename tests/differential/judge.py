@@ -19,17 +19,18 @@ ALLOWED = {
     ("path", "a?", "went on as"): "a query without pairs adds none (contract §3: the client's pairs in order)",
     ("target", "UTF-8 in*", "answers to other requests"): "the recorder's refusal of the same",
 }
+TRAILERS = "a trailer passes whose header is removed or hop-by-hop, in HTTP/1.1 when `Trailer` names it (contract §4, RFC 9110 §6.5.1)"
 # Faults that are Attaché's, told and not yet mended. They are counted apart; strike out what no longer occurs.
 DEFECTS = {
     ("transfer-encoding", "*, chunked*", "let through where"): "a coding before `chunked` is dropped, and the body goes on still coded (RFC 9112 §6.1: 501)",
     ("transfer-encoding", "two lines, *", "let through where"): "several lines or codings that end in `chunked` are taken (RFC 9112 §6.1)",
-    ("cl+te", "TE, CL, TE: *", "let through where"): "the same",
+    ("cl+te", "TE, CL, TE: *", "let through where"): "several lines or codings that end in `chunked` are taken (RFC 9112 §6.1)",
     ("peer", "GOAWAY*", "502"): "a call that the upstream's GOAWAY left out ends as 502, where it may be sent again (RFC 9113 §6.8)",
     ("peer", "a stream refused", "502"): "REFUSED_STREAM ends as 502, where the call may be sent again (RFC 9113 §8.7)",
     ("h2 content-length", "5 twice", ""): "two equal lengths go on as two `Content-Length` lines (RFC 9112 §6.3, RFC 9110 §8.6)",
-    ("trailer", "*, announced", ""): "a trailer that `Trailer` names passes where its header is removed or hop-by-hop (contract §4, RFC 9110 §6.5.1)",
-    ("h2 trailer", "*, announced", "a trailer went on"): "a trailer that `Trailer` names passes where its header is removed or hop-by-hop (contract §4, RFC 9110 §6.5.1)",
-    ("peer", "a trailer that is removed*", ""): "a trailer passes where its header is removed (contract §4), to HTTP/2 upstreams unannounced too",
+    ("trailer", "*, announced", ""): TRAILERS,
+    ("h2 trailer", "*, announced", "a trailer went on"): TRAILERS,
+    ("peer", "a trailer that is removed*", ""): TRAILERS,
     ("chunk line end", "LF at the end", ""): "`0 CRLF LF`: what follows up to the next empty line is swallowed as trailers, and the request in it is never answered",
 }
 

@@ -4,7 +4,9 @@ import argparse
 import collections
 import contextlib
 import os
+import ssl
 import sys
+import tempfile
 import time
 
 sys.dont_write_bytecode = True
@@ -15,8 +17,10 @@ import h2part  # noqa: E402
 import h2tools  # noqa: E402
 import judge  # noqa: E402
 import paths  # noqa: E402
+import peers  # noqa: E402
 import peerspart  # noqa: E402
 import proxies  # noqa: E402
+import rig  # noqa: E402  (beside this folder; proxies found it)
 import smuggling  # noqa: E402
 
 HEAD = ["family", "case", "may", "attache", "attache, token", "nginx", "haproxy", ""]
@@ -121,6 +125,28 @@ def h2_part(asked, report):
         rows, found = floods.suite(ours)
         report.table("h2-floods", ["flood", "connections", "rounds", "end", "upstream", "others", "memory"], rows)
         report.part("h2 floods", len(rows), found)
+    h2_tls(asked, report)
+
+
+def h2_tls(asked, report):
+    """The same cases over TLS, where ALPN chooses."""
+    if "openssl" in asked.without:
+        return
+    with tempfile.TemporaryDirectory(prefix="attache-tls-") as folder:
+        ca, leaf, key = peers.certificate(folder)
+        context = ssl.create_default_context(cafile=ca)
+        context.set_alpn_protocols(["h2"])
+        try:
+            ours = proxies.Attache(asked.attache, listen="{{bind: 127.0.0.1:{port}, tls: {{cert: %s, key: %s}}}}" % (leaf, key))
+        except rig.Refused as refused:
+            print(f"h2 over TLS: SKIPPED, this attache takes no `tls` on its proxy listener: {str(refused).splitlines()[0][:120]}")
+            return
+        try:
+            _, found = h2part.suite(ours, [], context=context)
+            tool = h2tools.Tool("python h2 over TLS")
+            report.part("h2 over TLS", len(h2part.all_cases()) + 1, found + [(tool, fault) for fault in h2tools.strict_calls(ours.port, context)])
+        finally:
+            ours.close()
 
 
 def peers_part(asked, report):
