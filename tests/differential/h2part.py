@@ -13,7 +13,7 @@ SIDE_BY_SIDE = 12
 SETTLE_S = 0.5
 
 
-def send(port, case, case_id, prefix, sure, context=None):
+def send(port, case, case_id, prefix, patience_s, context=None):
     """One case on a connection of its own."""
     peer = Peer(port, context=context)
     try:
@@ -30,7 +30,7 @@ def send(port, case, case_id, prefix, sure, context=None):
             if case.trailers:
                 trailers = [(with_id(name, case_id, prefix), with_id(value, case_id, prefix)) for name, value in case.trailers]
                 peer.send(peer.headers(1, trailers, end=True))
-        return peer.wait([1], 10 if sure else 0.7)
+        return peer.wait([1], patience_s)
     finally:
         peer.close()
 
@@ -43,7 +43,7 @@ def run(port, recorder, cases, is_ours, prefix, letter, context=None):
     def one(number, case):
         case_id = f"c{number:04}{letter}"
         try:
-            outcome = send(port, case, case_id, prefix, is_ours and case.may == ALL, context)
+            outcome = send(port, case, case_id, prefix, 10 if is_ours and case.may == ALL else 2 if is_ours else 0.7, context)
         except OSError as error:
             raise AssertionError(f"{case.name}: {error}") from error
         return Result(case, case_id, prefix, outcome)

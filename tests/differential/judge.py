@@ -2,7 +2,7 @@
 
 import fnmatch
 
-from case import ALL, DENY, REFUSE
+from case import ALL, DENY, EITHER, REFUSE
 from proxies import TOKEN
 from strict import by_h11
 
@@ -16,9 +16,11 @@ ALLOWED = {
     ("h2 pseudo-header", ":scheme empty", ""): "the scheme is not read, and none is sent on",
     ("h2 trailer", "*", "let through where"): "the request goes on without that trailer",
     ("h2 trailer", "a pseudo-header", ""): "the request goes on without that trailer",
+    ("chunk size", "2^6*", "neither answered"): "the chunk fits 64 bits, and its rest is waited for",
     ("path", "a?", "went on as"): "a query without pairs adds none (contract §3: the client's pairs in order)",
     ("target", "UTF-8 in*", "answers to other requests"): "the recorder's refusal of the same",
 }
+SWALLOWED = "a bare LF behind the last chunk or a trailer: what follows up to the next CRLF CRLF is swallowed with the trailers, and the request in it is never answered"
 TRAILERS = "a trailer passes whose header is removed or hop-by-hop, in HTTP/1.1 when `Trailer` names it (contract §4, RFC 9110 §6.5.1)"
 # Faults that are Attaché's, told and not yet mended. They are counted apart; strike out what no longer occurs.
 DEFECTS = {
@@ -31,7 +33,8 @@ DEFECTS = {
     ("trailer", "*, announced", ""): TRAILERS,
     ("h2 trailer", "*, announced", "a trailer went on"): TRAILERS,
     ("peer", "a trailer that is removed*", ""): TRAILERS,
-    ("chunk line end", "LF at the end", ""): "`0 CRLF LF`: what follows up to the next empty line is swallowed as trailers, and the request in it is never answered",
+    ("trailer", "LF alone", "neither answered"): SWALLOWED,
+    ("chunk line end", "LF at the end", ""): SWALLOWED,
 }
 
 
@@ -75,6 +78,8 @@ def faults(result):
             found.append(f"no refusal: {outcome}")
         if case.may == REFUSE and not outcome.closed:
             found.append(f"refused, and the connection lives: {outcome}")
+    if case.may == EITHER and not outcome.closed and len(outcome.answers) < len(meant):
+        found.append(f"neither answered nor refused, and the connection lives: {len(outcome.answers)} answers to {len(meant)} requests")
     answered = [answer.saw.split(" ", 1)[-1].encode("latin-1") for answer in outcome.answers if answer.saw]
     if 999 in outcome.statuses:
         found.append("bytes came back that are no answer")

@@ -29,9 +29,8 @@ def run(port, recorder, cases, is_ours, prefix=b"/any/", letter="a"):
         case_id = f"c{number:04}{letter}"
         pieces = case.sent(case_id, prefix)
         # Ours is waited for where it must answer or close; the others where they seem to do something.
-        sure = is_ours and case.may != EITHER
         due = len(case.through) if case.may in (ALL, EITHER) else 1 if case.may == DENY else None
-        outcome = exchange(port, pieces, due=due, until_closed=is_ours and case.may == REFUSE, patience_s=None if sure else 0.5)
+        outcome = exchange(port, pieces, due=due, until_closed=is_ours and case.may == REFUSE, patience_s=(3 if case.may == EITHER else None) if is_ours else 0.5)
         return Result(case, case_id, prefix, outcome)
 
     with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
