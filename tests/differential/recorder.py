@@ -37,6 +37,8 @@ class Recorder:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self.listener.getsockname()[1]
         self.lock, self.connections, self.by_case = threading.Lock(), [], {}
+        # What to say to `…/ans/NUMBER`, and whether to hang up then.
+        self.script = []
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -59,6 +61,12 @@ class Recorder:
                     connection.data += data
                     for request in connection.reader.feed(data):
                         self.note(request)
+                        if b"/ans/" in request.target:
+                            said, is_last = self.script[int(request.target.rsplit(b"/", 1)[1])]
+                            stream.sendall(said)
+                            if is_last:
+                                return
+                            continue
                         self.answer(stream, connection, request)
                     if connection.reader.violation:
                         stream.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\nX-Saw: violation\r\n\r\n")

@@ -11,6 +11,7 @@ import time
 
 sys.dont_write_bytecode = True
 
+import answers  # noqa: E402
 import floods  # noqa: E402
 import frames  # noqa: E402
 import h2part  # noqa: E402
@@ -110,6 +111,13 @@ def paths_part(asked, report):
         report.part("paths", len(rows), found)
 
 
+def answers_part(asked, report):
+    with all_three(asked) as (ours, others):
+        rows, found = answers.suite(ours, others)
+        report.table("answers", ["answer", "may", "attache", *(other.name for other in others), ""], rows)
+        report.part("answers", len(rows), found)
+
+
 def h2_part(asked, report):
     with all_three(asked) as (ours, others):
         names = [other.name for other in others]
@@ -158,7 +166,7 @@ def peers_part(asked, report):
     report.part("peers", len(rows), found)
 
 
-PARTS = {"smuggling": smuggling_part, "paths": paths_part, "h2": h2_part, "peers": peers_part}
+PARTS = {"smuggling": smuggling_part, "paths": paths_part, "answers": answers_part, "h2": h2_part, "peers": peers_part}
 
 
 def main():
