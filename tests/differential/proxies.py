@@ -113,11 +113,11 @@ class Attache(Proxy):
     name = "attache"
 
     def __init__(self, binary, listen="127.0.0.1:{port}", routes="", env=None, connect=True):
-        """`listen` is what stands behind `listen.proxy`, `routes` more lines under `routes`."""
+        """`listen` is what stands behind `listen.proxy`, `routes` more lines under `routes`, where UPSTREAM is the recorder's port."""
         super().__init__()
         self.binary, self.port, admin, public = os.path.abspath(binary), *free_ports(3)
         self.admin = admin
-        text = ATTACHE.format(listen=listen.format(port=self.port), public=public, admin=admin, upstream=self.recorder.port, routes=routes)
+        text = ATTACHE.format(listen=listen.format(port=self.port), public=public, admin=admin, upstream=self.recorder.port, routes=routes.replace("UPSTREAM", str(self.recorder.port)))
         self.file("routes.yaml", text)
         if connect:
             line = {"provider": "local", "end_user": USER, "access_token": TOKEN, "expires_at": "2099-01-01T00:00:00Z"}

@@ -20,7 +20,7 @@ class Connection:
 
     def __init__(self):
         self.data, self.answered_early = bytearray(), False
-        self.reader = Reader()
+        self.reader, self.tunnelled, self.echoed = Reader(), False, bytearray()
 
     @property
     def cases(self):
@@ -61,6 +61,9 @@ class Recorder:
                     connection.data += data
                     for request in connection.reader.feed(data):
                         self.note(request)
+                        if request.all(b"upgrade") and request.target.endswith(b"/up"):
+                            self.tunnel(stream, connection)
+                            return
                         if b"/ans/" in request.target:
                             said, is_last = self.script[int(request.target.rsplit(b"/", 1)[1])]
                             stream.sendall(said)
@@ -73,6 +76,14 @@ class Recorder:
                         return
             except OSError:
                 pass
+
+    def tunnel(self, stream, connection):
+        """Takes the upgrade, whatever it is to, and echoes. What came before it was taken stands in `connection.reader.buffer`."""
+        stream.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+        connection.tunnelled = True
+        while data := stream.recv(65_536):
+            connection.echoed += data
+            stream.sendall(data)
 
     def early(self, stream, connection, head):
         if b"/early" in head.target:

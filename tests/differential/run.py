@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sends the same bytes to Attaché, nginx and haproxy in front of a recording upstream, and fails where ours lets through what it should not.
 
-    python3 tests/differential/run.py [--install] --attache target/debug/attache [--only smuggling|paths|answers|h2|peers]... [--out DIR]
+    python3 tests/differential/run.py [--install] --attache target/debug/attache [--only smuggling|paths|answers|tunnels|h2|peers]... [--out DIR]
 
 Checks that what the tests need is there, and goes on in the Python of `.venv`. What is missing is said, and skipped; with CI set, that is a failure.
 `--install` gets it first: servers and tools by apt (as root), packages of requirements.txt by pip.
@@ -18,7 +18,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 VENV = HERE / ".venv"
 PROGRAMS = {"nginx": "nginx-light", "haproxy": "haproxy", "h2load": "nghttp2-client", "openssl": "openssl"}
-PARTS = ("smuggling", "paths", "answers", "h2", "peers")
+PARTS = ("smuggling", "paths", "answers", "tunnels", "h2", "peers")
 
 
 def main():

@@ -23,6 +23,7 @@ import peerspart  # noqa: E402
 import proxies  # noqa: E402
 import rig  # noqa: E402  (beside this folder; proxies found it)
 import smuggling  # noqa: E402
+import tunnels  # noqa: E402
 
 HEAD = ["family", "case", "may", "attache", "attache, token", "nginx", "haproxy", ""]
 
@@ -118,6 +119,20 @@ def answers_part(asked, report):
         report.part("answers", len(rows), found)
 
 
+def tunnels_part(asked, report):
+    try:
+        ours = proxies.Attache(asked.attache, routes=tunnels.ROUTE)
+    except rig.Refused as refused:
+        print(f"tunnels: SKIPPED, this attache takes no `websocket` on a route: {str(refused).splitlines()[0][:160]}")
+        return
+    try:
+        rows, found = tunnels.suite(ours)
+        report.table("tunnels", ["upgrade", "answer", "upstream", "tunnels", "faults"], rows)
+        report.part("tunnels", len(rows), found)
+    finally:
+        ours.close()
+
+
 def h2_part(asked, report):
     with all_three(asked) as (ours, others):
         names = [other.name for other in others]
@@ -166,7 +181,7 @@ def peers_part(asked, report):
     report.part("peers", len(rows), found)
 
 
-PARTS = {"smuggling": smuggling_part, "paths": paths_part, "answers": answers_part, "h2": h2_part, "peers": peers_part}
+PARTS = {"smuggling": smuggling_part, "paths": paths_part, "answers": answers_part, "tunnels": tunnels_part, "h2": h2_part, "peers": peers_part}
 
 
 def main():
