@@ -4,8 +4,8 @@
     python3 tests/soak/swarm.py --attache target/release/attache [--idle 10000] [--slow 1000] [--seconds 20] [--limit-ratio 3]
 
 Slow clients are a third each: a byte of head a second, a byte of body a second, and readers of a large answer at a kilobyte a second. Meanwhile calls go
-by turns to this attache and to a second one that nobody sits on, over kept connections: what the machine's noise does, it does to both. Memory is judged
-always; times only with `--limit-ratio`, for they say little on a busy machine.
+by turns to this attache and to a second one that nobody sits on, over kept connections and to an upstream that the swarm leaves alone: what the machine's
+noise does, it does to both. Memory is judged always; times only with `--limit-ratio`, for they say little on a busy machine.
 """
 
 import argparse
@@ -18,16 +18,16 @@ import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kill"))
-from rig import Rig  # noqa: E402  (found beside this folder)
+from rig import Rig, free_ports  # noqa: E402  (found beside this folder)
 
-USER, OTHER = "megan@example.com", "bob@example.com"
-NOWHERE = "/nowhere"
+USER = "megan@example.com"
+CALM, NOWHERE = "/calm/healthz", "/nowhere"
 BIG = 64 * 1024 * 1024
 # One source address has some 28,000 ports; each takes this many.
 PER_ADDRESS = 4_000
 CALLS_EVERY_S = 0.005
 # Resident memory: what a connection may cost at most, and what the process may grow by besides.
-IDLE_KIB, SLOW_KIB, SLACK_KIB = 32, 1024, 32 * 1024
+IDLE_KIB, SLOW_KIB, SLACK_KIB = 24, 512, 48 * 1024
 FILES_WANTED_SPARE = 500
 
 
@@ -42,13 +42,26 @@ def connect(port, number, buffer=None):
     return stream
 
 
+class CalmRig(Rig):
+    """With a route to an upstream of its own besides the sandbox, which the slow clients keep busy: the health listener of the second attache."""
+
+    def __init__(self, attache, calm_port):
+        self.calm_port = calm_port
+        super().__init__(attache, ["--token-life", "1h"])
+
+    def write_routes(self):
+        super().write_routes()
+        with open(os.path.join(self.folder, "routes.yaml"), "a", encoding="utf-8") as routes:
+            routes.write(f"  - {{match: '/calm/{{*rest}}', as: none, upstream: 'http://127.0.0.1:{self.calm_port}/{{rest}}'}}\n")
+
+
 class Slow:
     """One slow client: what it sends first, what it sends each second, and how much it reads each second."""
 
     def __init__(self, port, number):
         self.kind = ("head", "body", "reader")[number % 3]
         self.stream = connect(port, number, buffer=4096 if self.kind == "reader" else None)
-        head = f"Host: localhost\r\nX-End-User: {OTHER}\r\n"
+        head = f"Host: localhost\r\nX-End-User: {USER}\r\n"
         first = {
             "head": f"GET /sandbox/me HTTP/1.1\r\n{head}X-A: ",
             "body": f"POST /sandbox/sink HTTP/1.1\r\n{head}Content-Length: 100000\r\n\r\n",
@@ -114,20 +127,29 @@ class Caller:
     def __init__(self, port):
         self.port, self.stream = port, None
 
-    def call(self, path="/sandbox/me"):
+    def call(self, path=CALM):
         """Seconds that one call took, or attache's own refusal where no route takes the path. A connection that the server ended is opened anew."""
         began = time.perf_counter()
         if self.stream is None:
             self.stream = socket.create_connection(("127.0.0.1", self.port), timeout=30)
             self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.stream.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-End-User: {USER}\r\n\r\n".encode())
+        self.stream.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         read = b""
-        while b"\r\n\r\n" not in read or not read.rstrip().endswith(b"}"):
+        while (length := whole_length(read)) is None or len(read) < length:
             more = self.stream.recv(65_536)
             assert more, "the connection ended"
             read += more
-        assert read.startswith(b"HTTP/1.1 200" if path != NOWHERE else b"HTTP/1.1 404"), read[:200]
+        assert read.startswith(b"HTTP/1.1 200" if path == CALM else b"HTTP/1.1 404"), read[:200]
         return time.perf_counter() - began
+
+
+def whole_length(read):
+    """How long an answer is, head and body; `None` while its head is not whole."""
+    head, end, _ = read.partition(b"\r\n\r\n")
+    if not end:
+        return None
+    lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return len(head) + 4 + (int(lengths[0]) if lengths else 0)
 
 
 def by_turns(ports, seconds):
@@ -165,7 +187,7 @@ def raise_file_limit():
 
 
 def run(arguments, rigs):
-    (rig, quiet), failed = rigs, []
+    (quiet, rig), failed = rigs, []
     ports = [rig.proxy_port, quiet.proxy_port]
     by_turns(ports, 0.5)  # tokens read, connections opened
     before = by_turns(ports, arguments.seconds / 4)
@@ -218,10 +240,14 @@ def main():
         arguments.idle = most
     rigs = []
     try:
-        for _ in range(2):
-            rigs.append(Rig(arguments.attache, ["--token-life", "1h"]))
-            rigs[-1].connect([USER, OTHER])
-            rigs[-1].start()
+        # The second one's admin listener is the upstream of both, so it starts first.
+        rigs.append(CalmRig(arguments.attache, free_ports(1)[0]))
+        rigs[0].calm_port = rigs[0].admin_port
+        rigs[0].write_routes()
+        rigs[0].start()
+        rigs.append(CalmRig(arguments.attache, rigs[0].admin_port))
+        rigs[1].connect([USER])
+        rigs[1].start()
         failed = run(arguments, rigs)
     finally:
         for rig in rigs:
