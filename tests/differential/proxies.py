@@ -119,11 +119,15 @@ class Attache(Proxy):
         self.admin = admin
         text = ATTACHE.format(listen=listen.format(port=self.port), public=public, admin=admin, upstream=self.recorder.port, routes=routes.replace("UPSTREAM", str(self.recorder.port)))
         self.file("routes.yaml", text)
-        if connect:
-            line = {"provider": "local", "end_user": USER, "access_token": TOKEN, "expires_at": "2099-01-01T00:00:00Z"}
-            self.command("connections", "import", "-c", "routes.yaml", text=json.dumps(line))
-        self.process = Process([self.binary, "--log-format", "json", "run", "-c", "routes.yaml"], self.folder, "attache.log", {"RUST_LOG": "info", **(env or {})})
-        self.process.start("attache is ready")
+        try:
+            if connect:
+                line = {"provider": "local", "end_user": USER, "access_token": TOKEN, "expires_at": "2099-01-01T00:00:00Z"}
+                self.command("connections", "import", "-c", "routes.yaml", text=json.dumps(line))
+            self.process = Process([self.binary, "--log-format", "json", "run", "-c", "routes.yaml"], self.folder, "attache.log", {"RUST_LOG": "info", **(env or {})})
+            self.process.start("attache is ready")
+        except BaseException:
+            self.close()
+            raise
 
     def command(self, *arguments, text=None):
         done = subprocess.run([self.binary, *arguments], cwd=self.folder, input=text, capture_output=True, text=True, timeout=60, check=False)
