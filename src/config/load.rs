@@ -7,7 +7,7 @@ use super::providers::{self, Definition};
 use super::registration::{self, Missing};
 use super::snapshot::{Guard, Snapshot, Startup};
 use super::sources::{Env, Prints, Sources};
-use super::{interpolate, listen, origins, people, routes, startup, yaml};
+use super::{interpolate, limits, listen, origins, people, routes, startup, yaml};
 use crate::base::secret::Secret;
 use std::path::Path;
 use std::sync::Arc;
@@ -163,6 +163,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         }
     }
     let (drain, connect) = (startup::drain(&fields), startup::connect(&fields, sources));
+    let limits = limits::upstreams(&fields);
     fields.finish();
     let guard = guard(&listen.proxy.hosts, &routes.hosts, listen.allowed_origins);
     let listeners: Vec<_> = origins.iter().map(|origin| origin.listener.clone()).collect();
@@ -195,6 +196,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         end_user,
         callers,
         guard,
+        limits,
         connect,
         warnings: Vec::new(),
         startup,

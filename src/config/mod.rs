@@ -11,6 +11,7 @@ mod exchange;
 mod fields;
 mod headers;
 mod interpolate;
+mod limits;
 mod listen;
 mod load;
 mod logo;
@@ -41,7 +42,7 @@ pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
     ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener, Logo,
-    OriginListener, ResponseAs, Route, RouteOrigin, SendAs, Snapshot, Special, Startup, StoreKind, Timeouts,
+    OriginListener, ResponseAs, Retry, Route, RouteOrigin, SendAs, Snapshot, Special, Startup, StoreKind, Timeouts,
 };
 pub use sources::Env;
 

@@ -54,6 +54,8 @@ struct Config {
     providers_dir: Option<Text>,
     /// Which requests become which upstream calls. Their order decides nothing: the most specific match does.
     routes: Option<Vec<Route>>,
+    /// How much is sent to upstreams at once, and when one that is down is left alone.
+    upstreams: Option<Upstreams>,
     /// How Attaché stops. A change needs a restart.
     shutdown: Option<Shutdown>,
     /// How the connect pages look and where they may lead.
@@ -368,10 +370,56 @@ struct Timeout {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Retry {
-    /// More than 0 is not in this version yet.
-    attempts: Option<Zero>,
-    /// The longest request body kept for the one replay after a 401; 64KiB by default.
+    /// How often a call that failed is made again; 0 by default, at most 10. Only calls that can be repeated are: idempotent ones, those with an `Idempotency-Key`, and those that came to no connection or were answered 429.
+    attempts: Option<Count>,
+    /// After what: statuses from 400 to 599, `connect`, `reset` (the connection broke before an answer) and `timeout` (no answer within `first_byte`). `[429, 502, 503, 504, connect]` by default.
+    on: Option<Vec<RetryOn>>,
+    /// The longest request body kept to be sent again; 64KiB by default.
     max_body: Option<Size>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum RetryOn {
+    Status(Count),
+    Word(RetryWord),
+}
+
+/// Limits of what is sent to upstreams. Numbers are of one upstream and one worker; there is a worker a core.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Upstreams {
+    /// Connections to one upstream; 512 by default.
+    max_connections: Option<Count>,
+    /// Calls that wait in line for one; 1024 by default. Past it calls are answered 503 `overloaded`.
+    max_waiting: Option<Count>,
+    /// How long a call waits in line; 5s by default.
+    wait: Option<Span>,
+    /// How long an unused connection is kept; 50s by default, and less where the upstream says so (`Keep-Alive: timeout`).
+    idle: Option<Span>,
+    /// Calls of one worker in flight to all upstreams; 10000 by default. Past it calls are answered 503 `overloaded`.
+    max_calls: Option<Count>,
+    /// When an upstream that fails is no longer asked; `off` for never.
+    circuit: Option<CircuitOrOff>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum CircuitOrOff {
+    Off(Off),
+    Circuit(Circuit),
+}
+
+/// The circuit breaker of each upstream.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Circuit {
+    /// Failures one after another that open it: no connection, or no HTTP on it. An answer of any status is none, nor is a slow one. 20 by default.
+    failures: Option<Count>,
+    /// How long it is open at first, doubled each time that the probe behind it fails; 1s by default.
+    open: Option<Span>,
+    /// And at most; 60s by default.
+    open_max: Option<Span>,
 }
 
 /// How Attaché stops.

@@ -77,7 +77,7 @@ routes:
     query: {limit: 5, all: true}
     headers: {set: {A: b}}
     timeout: {idle: none, total: "${SPAN}"}
-    retry: {attempts: 0, max_body: "${NUMBER}"}
+    retry: {attempts: 2, on: [429, connect], max_body: "${NUMBER}"}
     max_body: 10MB
     max_signed_body: 2MB
     callers: [app]
@@ -90,6 +90,7 @@ routes:
     follow: no_token
     send: {form: {a: b}}
     response: {location: a.b}
+upstreams: {max_connections: 64, max_waiting: 10, wait: 1s, idle: 30s, max_calls: 100, circuit: {failures: 5, open: 2s, open_max: 1m}}
 shutdown: {drain: 0}
 connect: {app_name: A, logo: https://a.test/logo.svg, accent: '#abc', session_ttl: 5m}
 "#;

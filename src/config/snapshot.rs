@@ -5,8 +5,8 @@ use crate::base::secret::Secret;
 use crate::identity::{Callers, EndUserRules};
 use crate::provider::{OriginTemplate, Registration};
 use crate::route::{FormTemplate, JsonTemplate, Need, Reverse, Rewrite, Selector, Table, Upstreams};
-use crate::upstream::Origin;
-use http::{HeaderName, HeaderValue, Method};
+use crate::upstream::{Limits, Origin};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub end_user: EndUserRules,
     pub callers: Callers,
     pub guard: Guard,
+    /// `upstreams:`.
+    pub limits: Limits,
     /// `connect:`: how the connect pages look and where they may lead.
     pub connect: Connect,
     /// What the operator should know though nothing is wrong: an optional provider that is off, thin provider facts.
@@ -287,6 +289,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// `retry.max_body`: up to how long a request body is kept for the one replay after a 401.
     pub replay_body_max: usize,
+    /// `retry`, where it has attempts.
+    pub retry: Option<Box<Retry>>,
     /// `max_body`: the longest request body taken.
     pub body_max: Option<u64>,
     /// `max_signed_body`: the longest form taken where the attach scheme signs forms.
@@ -297,6 +301,20 @@ pub struct Route {
     pub callers: Option<Vec<Box<str>>>,
     /// What few routes have, apart, so that the others' calls ask for it once.
     pub special: Option<Arc<Special>>,
+}
+
+/// `retry:` of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// How often a call is made again.
+    pub attempts: u32,
+    pub statuses: Box<[StatusCode]>,
+    /// After no connection came about.
+    pub connect: bool,
+    /// After a connection broke before an answer.
+    pub reset: bool,
+    /// After no answer came within `timeout.first_byte`.
+    pub timeout: bool,
 }
 
 /// `send`, `follow` and `response` of a route.

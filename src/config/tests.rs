@@ -344,7 +344,12 @@ fn typos_in_routes_are_told_where_they_stand() {
     check_route(&format!("{WHOLE}, rate_limit: 5"), 70, "`rate_limit` is not in this version yet", "");
     check_route(&format!("{WHOLE}, websocket: true"), 81, "`websocket: true` is not in this version yet", "`false`");
     check_route(&format!("{WHOLE}, follow: token"), 78, "expected `no` or `no_token`", "");
-    check_route(&format!("{WHOLE}, retry: {{attempts: 2}}"), 88, "`attempts: 2` is not in this version yet", "");
+    check_route(&format!("{WHOLE}, retry: {{attempts: 11}}"), 78, "`attempts` is at most 10", "");
+    check_route(&format!("{WHOLE}, retry: {{on: [503, conect]}}"), 88, "expected a status from 400 to 599", "`connect`");
+    check_route(&format!("{WHOLE}, retry: {{on: [401]}}"), 78, "401 is not retried", "one refresh");
+    check("upstreams: {max_connections: 0}\n", 1, 13, "at least 1", "");
+    check("upstreams: {circuit: {open: 2m}}\n", 1, 23, "shorter than `open`", "");
+    check("upstreams: {max_conections: 5}\n", 1, 13, "unknown key `max_conections`", "`max_connections`");
     check_route(&format!("{WHOLE}, timeout: {{connect: 5 parsecs}}"), 89, "expected a duration", "");
     check_route(&format!("{WHOLE}, timeout: {{conect: 5s}}"), 80, "unknown key `conect`", "`connect`");
     check_route(&format!("{WHOLE}, max_body: 64K"), 80, "expected a size", "");

@@ -74,6 +74,13 @@ pub enum ProxyError {
         /// For the log.
         detail: String,
     },
+    /// The upstream's circuit is open.
+    CircuitOpen {
+        upstream: String,
+        wait: Duration,
+    },
+    /// Which limit is reached: a sentence without its full stop.
+    Overloaded(&'static str),
     StoreUnavailable,
     Internal(String),
 }
@@ -151,6 +158,10 @@ impl ProxyError {
             Self::UpstreamUnfit { .. } => {
                 ("upstream-bad-response", StatusCode::BAD_GATEWAY, "The upstream's answer cannot be used", "http_protocol_error")
             }
+            Self::CircuitOpen { .. } => {
+                ("circuit-open", StatusCode::SERVICE_UNAVAILABLE, "The upstream is not asked for a while", "destination_unavailable")
+            }
+            Self::Overloaded(_) => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Too many calls at once", "proxy_internal_error"),
             Self::StoreUnavailable => {
                 ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The token store is unavailable", "proxy_internal_error")
             }
@@ -193,6 +204,8 @@ impl ProxyError {
             Self::UpstreamTimeout => "The upstream did not answer within the route's `timeout`.".to_owned(),
             Self::UpstreamBadResponse(_) => "The upstream's connection broke or its answer was no HTTP; the log says more.".to_owned(),
             Self::UpstreamUnfit { why, .. } => format!("{}.", sentence(why)),
+            Self::CircuitOpen { upstream, .. } => format!("`{upstream}` failed too often in a row: it is not asked for a while, then by one call at a time. `Retry-After` says when; the log says how it failed."),
+            Self::Overloaded(why) => format!("{why}. Nothing was sent: try again in a moment."),
             Self::StoreUnavailable => "The connection could not be read or kept. Nothing is lost: try again later.".to_owned(),
             Self::Internal(_) => "This is a fault of Attaché's own; the log says more under this request's id.".to_owned(),
         }
@@ -225,6 +238,10 @@ impl ProxyError {
                 problem = problem.header(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)))
             }
             Self::ProviderNotConfigured { .. } => problem = problem.header(RETRY_AFTER, HeaderValue::from(60)),
+            Self::CircuitOpen { wait, .. } => {
+                problem = problem.header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
+            }
+            Self::Overloaded(_) => problem = problem.header(RETRY_AFTER, HeaderValue::from(1)),
             Self::StoreUnavailable => problem = problem.header(RETRY_AFTER, HeaderValue::from(1)),
             // The rest of a body that is too large is not worth reading.
             Self::BodyTooLarge { .. } => problem = problem.header(CONNECTION, HeaderValue::from_static("close")),

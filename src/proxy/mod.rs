@@ -21,6 +21,7 @@ mod nonce;
 mod placeholder;
 mod relay;
 mod resolve;
+mod retry;
 mod send;
 
 pub use body::OutBody;
@@ -33,12 +34,12 @@ use crate::config::{ActAs, Live, Route, Snapshot};
 use crate::identity::EndUser;
 use crate::provider::Registration;
 use crate::token::{Keeper, KeeperError, Own, Token};
-use crate::upstream::{Connector, Pool};
-use context::{Context, Ids};
+use crate::upstream::{Connector, Limits, Pool};
+use context::{Context, Ids, InFlight};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use placeholder::Placeholder;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,7 @@ pub struct Proxy {
     hops: follow::Hops,
     view: RefCell<Rc<View>>,
     ids: Ids,
+    in_flight: Rc<Cell<usize>>,
 }
 
 /// A config snapshot as one worker holds it, with what is prepared from it once. The inner `Rc` spares calls the shared count of the `Arc`.
@@ -109,7 +111,15 @@ impl Proxy {
     pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, connector: Connector) -> Rc<Self> {
         let view = RefCell::new(View::new(live.snapshot()));
         let hops = follow::Hops::new(&connector);
-        Rc::new(Proxy { live, keeper, pool: Pool::new(connector), hops, view, ids: Ids::new() })
+        let proxy = Proxy { live, keeper, pool: Pool::new(connector), hops, view, ids: Ids::new(), in_flight: Rc::default() };
+        let limits = proxy.view.borrow().snapshot.limits;
+        proxy.set_limits(limits);
+        Rc::new(proxy)
+    }
+
+    fn set_limits(&self, limits: Limits) {
+        self.pool.set_limits(limits);
+        self.hops.set_limits(limits);
     }
 
     /// Closes upstream connections that idled too long.
@@ -123,6 +133,13 @@ impl Proxy {
         let view = self.view();
         let cx = Context::open(&self.ids, &request);
         let (head, incoming) = request.into_parts();
+        match InFlight::begin(&self.in_flight, view.snapshot.limits.calls_max) {
+            Some(in_flight) => drop(cx.in_flight.replace(Some(in_flight))),
+            None => {
+                return ProxyError::Overloaded("This worker has as many calls in flight as `upstreams.max_calls` lets it have")
+                    .into_response(&view, cx);
+            }
+        }
         match self.run(&view, &peer, &cx, &head, incoming).await {
             Ok(response) => response,
             Err(failed) => failed.into_response(&view, cx),
@@ -177,7 +194,11 @@ impl Proxy {
             Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,
             None => None,
         };
-        forward::forward((&self.pool, &self.hops), call, token, outgoing, upload, rejected).await
+        let fresh = async || match who {
+            Some(who) => self.token(who, cx).await.map(Some),
+            None => Ok(None),
+        };
+        forward::forward((&self.pool, &self.hops), call, token, outgoing, upload, (rejected, fresh)).await
     }
 
     /// What stands where the client's SDK wants its token, where route, listener or config say that it is the end user's name.
@@ -241,6 +262,7 @@ impl Proxy {
         let mut held = self.view.borrow_mut();
         if !Arc::ptr_eq(&current, &held.snapshot) {
             *held = View::new(Arc::clone(&current));
+            self.set_limits(current.limits);
         }
         Rc::clone(&held)
     }

@@ -59,6 +59,7 @@ scalar!(OAuth1Signature, {"anyOf": [{"enum": ["HMAC-SHA1", "HMAC-SHA256", "RSA-S
 scalar!(Follow, {"anyOf": [{"enum": ["no", "no_token", false]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Anything, {});
 scalar!(False, {"const": false});
-scalar!(Zero, {"const": 0});
+scalar!(Off, {"enum": ["off", false]});
+scalar!(RetryWord, {"anyOf": [{"enum": ["connect", "reset", "timeout"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Allow, {"enum": ["connect", "read", "write", "tokens"]});
 scalar!(Category, {"type": "string", "examples": ["storage", "photos", "productivity", "social", "identity", "finance", "media", "crm", "development", "communication", "gaming", "marketing", "ecommerce", "design", "fitness", "travel", "maps", "other"]});
