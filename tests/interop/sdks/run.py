@@ -8,14 +8,17 @@ Attaché is and who the end users are. After it, the emulator says what it saw.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +33,7 @@ from upstreams.slack import Slack
 from upstreams.stripe import Stripe
 
 HERE = pathlib.Path(__file__).resolve().parent
+PAGE = HERE.parents[2] / "docs" / "clients.md"
 ADMIN = "interop-admin-token-of-sdks-0123456789"
 ENDS_WITHIN_S = 90
 
@@ -58,13 +62,13 @@ def web_sockets(_):
 
 
 KEY = "interop-caller-key-0123456789"
-CALLERS = {"callers": [{"name": "printer", "key_sha256": __import__("hashlib").sha256(KEY.encode()).hexdigest()}]}
+CALLERS = {"callers": [{"name": "printer", "key_sha256": hashlib.sha256(KEY.encode()).hexdigest()}]}
 
 TESTS = {
     "drive-python": Test("drive.py", Drive, "/google/"),
     "drive-node": Test("drive.mjs", Drive, origin={}),
     "graph-node": Test("graph.mjs", Graph, "/graph/"),
-    "dropbox-python": Test("dropbox_files.py", Dropbox, "/dropbox/"),
+    "dropbox-python": Test("dropbox_files.py", Dropbox, "/dropbox-api/", also={"/dropbox-content/": "/"}),
     "octokit-node": Test("octokit.mjs", GitHub, "/github/"),
     "slack-node": Test("slack.mjs", Slack, "/slack/", also={"/slack-files/": "/"}),
     "slack-node-placeholder": Test("slack-placeholder.mjs", Slack, "/slack/", route={"placeholder": True}, also={"/slack-files/": "/"}),
@@ -81,16 +85,34 @@ TESTS = {
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--attache", type=pathlib.Path, required=True)
+    parser = argparse.ArgumentParser(description="Real SDKs through Attaché.")
+    parser.add_argument("--attache", type=pathlib.Path)
+    parser.add_argument("--list", action="store_true", help="tell the names of the tests")
     parser.add_argument("--only", action="append", default=[], choices=TESTS, metavar="NAME")
     asked = parser.parse_args()
+    if asked.list:
+        print("\n".join(TESTS))
+        return
+    if asked.attache is None:
+        parser.error("--attache is wanted")
     names = asked.only or list(TESTS)
+    untold = [] if asked.only else [client for client in sorted((HERE / "clients").iterdir()) if not is_told(client)]
+    for client in untold:
+        print(f"FAILED docs: the lines between `docs:` marks of {client.name} do not stand in docs/clients.md")
     began = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         passed = sum(pool.map(lambda name: run(name, asked.attache.resolve()), names))
     print(f"{passed} SDK tests passed, {len(names) - passed} failed ({time.monotonic() - began:.1f} s)")
-    sys.exit(0 if passed == len(names) else 1)
+    sys.exit(0 if passed == len(names) and not untold else 1)
+
+
+def is_told(client):
+    """Whether the page for app developers has the client's own lines, to the letter."""
+    if not client.is_file():
+        return True
+    parts = re.findall(r"^ *(?:#|//) docs: begin\n(.*?)^ *(?:#|//) docs: end$", client.read_text(), re.MULTILINE | re.DOTALL)
+    page = PAGE.read_text()
+    return all(textwrap.dedent(part).strip() in page for part in parts)
 
 
 def run(name, binary):

@@ -14,6 +14,7 @@ class AttacheHttp(httplib2.Http):
     def __init__(self, end_user):
         super().__init__()
         self.end_user = end_user
+        self.redirect_codes -= {308}  # Drive's word for the next part of an upload
 
     def request(self, uri, method="GET", body=None, headers=None, **more):
         uri = uri.replace("https://www.googleapis.com/", f"{ATTACHE}/google/")

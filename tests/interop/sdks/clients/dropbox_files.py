@@ -11,7 +11,7 @@ from dropbox.files import CommitInfo, UploadSessionCursor, WriteMode
 class AttacheSession(requests.Session):
     def request(self, method, url, **more):
         for host in ("api", "content"):
-            url = url.replace(f"https://{host}.dropboxapi.com/", f"{ATTACHE}/dropbox/")
+            url = url.replace(f"https://{host}.dropboxapi.com/", f"{ATTACHE}/dropbox-{host}/")
         return super().request(method, url, **more)
 
 

@@ -43,6 +43,8 @@ def test(user, login):
         assert raises(grpc.RpcError, lambda: slow(b"", metadata=who, timeout=0.5)).code() == grpc.StatusCode.DEADLINE_EXCEEDED
         refused = raises(grpc.RpcError, lambda: get(b"1", metadata=[("x-end-user", GONE)], timeout=10))
         assert (refused.code(), refused.details()) == (grpc.StatusCode.UNAUTHENTICATED, "invalid token"), refused
+        unknown = raises(grpc.RpcError, lambda: get(b"1", metadata=[("x-end-user", "nobody@personalemail.com")], timeout=10))
+        assert unknown.code() == grpc.StatusCode.UNAUTHENTICATED, unknown
         assert get(b"2", metadata=who, timeout=10) == f"{login}:2".encode()
 
 

@@ -9,9 +9,7 @@ from common import ATTACHE, GONE, UPSTREAM, for_each_user
 
 
 def curl(user, *more, env=None):
-    # docs: begin
     command = ["curl", "--proxy", ATTACHE, "--proxy-user", f"printer:{os.environ['CALLER_KEY']}", "-H", f"X-End-User: {user}", *more]
-    # docs: end
     return run(command)
 
 
