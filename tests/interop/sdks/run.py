@@ -24,6 +24,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 from people import GONE, PEOPLE, TOKENS
+from relay import Relay
 from upstreams.drive import Drive, DriveHere
 from upstreams.dropbox import Dropbox
 from upstreams.echo import Echo
@@ -136,8 +137,11 @@ def judge(test, binary, folder):
         wait_ready(attache, admin)
         for person, token in TOKENS.items():
             connect(admin, person, token)
-        at = f"127.0.0.1:{origin if test.origin is not None else proxy}"
-        faults = call(test, upstream, at)
+        relay = Relay(origin if test.origin is not None else proxy)
+        faults = call(test, upstream, f"127.0.0.1:{relay.port}")
+        relay.close()
+        if any(relay.told(token.encode()) for token in TOKENS.values()):
+            faults.append("a token stands in what Attaché told the client")
         for person in PEOPLE:
             user = person.split("@")[0]
             if (seen := sum(call[0] == user for call in upstream.calls)) < test.at_least:
