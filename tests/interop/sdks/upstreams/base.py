@@ -57,6 +57,7 @@ class Api:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # one write an answer
 
             def log_message(self, *_):
                 pass
