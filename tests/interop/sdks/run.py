@@ -71,6 +71,7 @@ TESTS = {
     "graph-node": Test("graph.mjs", Graph, "/graph/"),
     "dropbox-python": Test("dropbox_files.py", Dropbox, "/dropbox-api/", also={"/dropbox-content/": "/"}),
     "octokit-node": Test("octokit.mjs", GitHub, "/github/"),
+    "octokit-node-placeholder": Test("octokit-placeholder.mjs", GitHub, origin={"placeholder": True, "attach": {"scheme": "token"}}),
     "slack-node": Test("slack.mjs", Slack, "/slack/", also={"/slack-files/": "/"}),
     "slack-node-placeholder": Test("slack-placeholder.mjs", Slack, "/slack/", route={"placeholder": True}, also={"/slack-files/": "/"}),
     "stripe-python-placeholder": Test("stripe_customers.py", Stripe, "/stripe/", route={"placeholder": True}),
