@@ -25,11 +25,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from people import GONE, PEOPLE, TOKENS
 from relay import Relay
-from upstreams.drive import Drive, DriveHere
+from upstreams.drive import Drive
 from upstreams.dropbox import Dropbox
 from upstreams.echo import Echo
 from upstreams.github import GitHub
 from upstreams.graph import Graph
+from upstreams.sessions import Sessions
 from upstreams.slack import Slack
 from upstreams.stripe import Stripe
 
@@ -77,7 +78,7 @@ TESTS = {
     "stripe-python-placeholder": Test("stripe_customers.py", Stripe, "/stripe/", route={"placeholder": True}),
     "requests-python": Test("plain_requests.py", Echo, "/echo/"),
     "fetch-node": Test("plain_fetch.mjs", Echo, "/echo/"),
-    "rewrite-location": Test("drive_location.py", DriveHere, "/google/", route={"rewrite_location": True}, at_least=3),
+    "upload-locations": Test("upload_locations.py", Sessions, "/google/", route={"rewrite_location": True}),
     "httpx-h2": Test("plain_httpx.py", Echo, "/echo/"),
     "curl-proxy": Test("plain_curl.py", Echo, "/echo/", more=CALLERS),
     "grpc-python": Test("grpc_calls.py", grpc_server, "/interop.Photos/", provider=lambda folder: {"ca_cert": "${file:ca.pem}"}, at_least=6),

@@ -78,11 +78,3 @@ def ranged(request, content):
     first = int(asked[1])
     last = min(int(asked[2] or len(content)), len(content) - 1)
     return Answer(206, content[first : last + 1], Content_Type="image/jpeg", Content_Range=f"bytes {first}-{last}/{len(content)}")
-
-
-class DriveHere(Drive):
-    """The same, whose sessions stand at the origin that Attaché knows it by, as they do in the real world."""
-
-    @property
-    def links(self):
-        return self.origin
