@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +40,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 PAGE = HERE.parents[2] / "docs" / "clients.md"
 ADMIN = "interop-admin-token-of-sdks-0123456789"
 ENDS_WITHIN_S = 90
+PORTS = iter(random.sample(range(20_000, 32_000), 12_000))
+GIVING = threading.Lock()
 
 
 class Test:
@@ -225,13 +229,18 @@ def wait_ready(attache, admin):
 
 
 def free_ports(count):
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
+    """Ports that nobody listens on, each given once, and below those that the system gives out meanwhile."""
+    found = []
+    with GIVING:
+        while len(found) < count:
+            port = next(PORTS)
+            with socket.socket() as trial:
+                try:
+                    trial.bind(("127.0.0.1", port))
+                    found.append(port)
+                except OSError:
+                    pass
+    return found
 
 
 def certificate(folder):
