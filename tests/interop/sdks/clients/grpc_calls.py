@@ -20,8 +20,10 @@ def test(user, login):
         assert answer == f"{login}:1".encode() and call.code() == grpc.StatusCode.OK
         assert (trailers["x-cost"], trailers["x-raw-bin"]) == ("3", b"\x00\xff"), trailers
 
-        listed = list(channel.unary_stream(SERVICE + "List")(b"500", metadata=who, timeout=10))
-        assert listed == [f"{login}-{n}".encode() for n in range(500)]
+        # Many small messages at once, each a DATA frame of its own: no end may take them for an attack.
+        listed = list(channel.unary_stream(SERVICE + "List")(b"3000", metadata=who, timeout=20))
+        assert listed == [f"{login}-{n}".encode() for n in range(3000)]
+        assert channel.stream_unary(SERVICE + "Upload")((b"x" for _ in range(3000)), metadata=who, timeout=20) == f"{login}:3000".encode()
         chunks = (bytes(60_000) for _ in range(20))
         assert channel.stream_unary(SERVICE + "Upload")(chunks, metadata=who, timeout=10) == f"{login}:1200000".encode()
 
