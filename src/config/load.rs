@@ -121,7 +121,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     fields.not_yet(&["notify"]);
     let listen = listen::read(&fields, sources);
     let public_url = listen::public_url(&fields, &listen.public);
-    let end_user = people::end_user(&fields);
+    let end_user = people::end_user(&fields, sources);
     let (store, keys) = startup::store(&fields, sources);
     let (admin_tokens, admin_uids) = startup::admin(&fields, sources);
     let folder = sources.path(fields.word("providers_dir").unwrap_or("providers"));

@@ -11,6 +11,7 @@ mod exchange;
 mod fields;
 mod headers;
 mod interpolate;
+mod jwt;
 mod listen;
 mod load;
 mod logo;

@@ -132,6 +132,33 @@ struct EndUser {
     default: Option<Text>,
     /// Lets the end user's name, or `NAME:CALLERKEY`, stand where an SDK wants its token. It is read from there and replaced.
     placeholder: Option<Flag>,
+    /// The header, and the placeholder, then hold a signed token (JWT) of at most 8 KiB that proves who the end user is.
+    jwt: Option<Jwt>,
+}
+
+/// How signed tokens prove who the end user is. One of `jwks_url` and `secret_file`. `exp` is required.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Jwt {
+    /// Where the issuer publishes its public keys (a JWK set): https, or http on loopback.
+    jwks_url: Option<Url>,
+    /// A file with the secret that the issuer signs with: at least 32 bytes, used as they are but for a last line end.
+    secret_file: Option<Text>,
+    /// What tokens may be signed by; by default all that the kind of key allows, `HS256` alone for a secret.
+    algorithms: Option<Vec<JwtAlgorithm>>,
+    /// Whom tokens must be for (`aud`): one text or several. Without it, tokens that have an audience are refused.
+    audience: Option<Texts>,
+    /// Whose tokens they must be (`iss`), exactly; anybody's by default.
+    issuer: Option<Text>,
+    /// The claim that holds the end user's name; `sub` by default.
+    claim: Option<Text>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Texts {
+    One(Text),
+    Several(Vec<Text>),
 }
 
 /// The store and its keys.

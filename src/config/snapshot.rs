@@ -358,6 +358,11 @@ pub struct ResponseAs {
 }
 
 impl Route {
+    /// Whether each call names an end user, whose token it carries; not where the provider is off.
+    pub fn names_end_user(&self) -> bool {
+        self.act_as == ActAs::User && self.provider.as_ref().is_some_and(|provider| provider.off.is_none())
+    }
+
     /// Whether forms are signed on this route, and so must be read before they are sent.
     pub fn signs_form(&self) -> bool {
         self.act_as.carries_token() && self.attach.needs() == Needs::Form

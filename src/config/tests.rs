@@ -231,7 +231,7 @@ fn typos_in_sections_are_told_where_they_stand() {
     check("end_user: {header: X End}\n", 1, 20, "cannot be the name of a header", "");
     check("end_user: {header: Authorization}\n", 1, 20, "the token stands there", "");
     check("end_user: {header: a, account_header: A}\n", 1, 11, "both `a`", "");
-    check("end_user: {jwt: {}}\n", 1, 12, "`jwt` is not in this version yet", "");
+    check("end_user: {jwt: {}}\n", 1, 17, "needs `jwks_url`", "");
     check("end_user: {default: \"a,b\"}\n", 1, 21, "comma", "");
     check("store: {postgres: {url: x}}\n", 1, 9, "`postgres` is not in this version yet", "");
     check("store: {sled: {}, memory: {}}\n", 1, 19, "one of `sled` and `memory`", "");

@@ -75,6 +75,8 @@ pub enum ProxyError {
         detail: String,
     },
     StoreUnavailable,
+    /// The keys by which end users' tokens are verified cannot be had.
+    KeysUnavailable,
     Internal(String),
 }
 
@@ -154,6 +156,12 @@ impl ProxyError {
             Self::StoreUnavailable => {
                 ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The token store is unavailable", "proxy_internal_error")
             }
+            Self::KeysUnavailable => (
+                "store-unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The keys of end users' tokens are unavailable",
+                "proxy_internal_error",
+            ),
             Self::Internal(_) => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Attaché failed", "proxy_internal_error"),
         }
     }
@@ -162,6 +170,7 @@ impl ProxyError {
     pub(super) fn detail(&self, snapshot: &Snapshot) -> String {
         let header = &snapshot.end_user.header;
         match self {
+            Self::EndUserMissing if snapshot.end_user.jwt.is_some() => format!("Send the end user's signed token in the `{header}` header."),
             Self::EndUserMissing => format!("Name the end user in the `{header}` header."),
             Self::EndUserInvalid(why) => format!("The end user's name is refused: {why}."),
             Self::BadPath(why) => format!("The path is refused: {why}. Attaché forwards the exact bytes it matched, so it takes no path that servers read differently."),
@@ -194,6 +203,7 @@ impl ProxyError {
             Self::UpstreamBadResponse(_) => "The upstream's connection broke or its answer was no HTTP; the log says more.".to_owned(),
             Self::UpstreamUnfit { why, .. } => format!("{}.", sentence(why)),
             Self::StoreUnavailable => "The connection could not be read or kept. Nothing is lost: try again later.".to_owned(),
+            Self::KeysUnavailable => "The keys that end users' tokens are verified by (`end_user.jwt.jwks_url`) could not be fetched; the log says why. Try again later.".to_owned(),
             Self::Internal(_) => "This is a fault of Attaché's own; the log says more under this request's id.".to_owned(),
         }
     }
@@ -226,6 +236,7 @@ impl ProxyError {
             }
             Self::ProviderNotConfigured { .. } => problem = problem.header(RETRY_AFTER, HeaderValue::from(60)),
             Self::StoreUnavailable => problem = problem.header(RETRY_AFTER, HeaderValue::from(1)),
+            Self::KeysUnavailable => problem = problem.header(RETRY_AFTER, HeaderValue::from(10)),
             // The rest of a body that is too large is not worth reading.
             Self::BodyTooLarge { .. } => problem = problem.header(CONNECTION, HeaderValue::from_static("close")),
             _ => {}
@@ -261,6 +272,7 @@ impl ProxyError {
                 tracing::warn!(request.id = id, error = name, provider.id = %provider, connection.lacks = lacks, "a connection does not fit its route")
             }
             Self::StoreUnavailable => tracing::error!(request.id = id, error = name, "call failed for want of the store"),
+            Self::KeysUnavailable => tracing::warn!(request.id = id, error = name, "call failed for want of the keys of end users' tokens"),
             _ => {}
         }
     }

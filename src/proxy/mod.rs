@@ -22,6 +22,7 @@ mod placeholder;
 mod relay;
 mod resolve;
 mod send;
+mod signed;
 
 pub use body::OutBody;
 pub use error::ProxyError;
@@ -31,6 +32,7 @@ pub use relay::ProxyBody;
 use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
 use crate::config::{ActAs, Live, Route, Snapshot};
 use crate::identity::EndUser;
+use crate::oauth::KeySets;
 use crate::provider::Registration;
 use crate::token::{Keeper, KeeperError, Own, Token};
 use crate::upstream::{Connector, Pool};
@@ -51,6 +53,7 @@ const TOKEN_WAIT: Duration = Duration::from_secs(35);
 pub struct Proxy {
     live: Arc<Live>,
     keeper: Arc<Keeper>,
+    proofs: signed::Proofs,
     pool: Rc<Pool<OutBody>>,
     hops: follow::Hops,
     view: RefCell<Rc<View>>,
@@ -106,10 +109,11 @@ struct Who<'c> {
 }
 
 impl Proxy {
-    pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, connector: Connector) -> Rc<Self> {
+    pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, key_sets: KeySets, connector: Connector) -> Rc<Self> {
         let view = RefCell::new(View::new(live.snapshot()));
         let hops = follow::Hops::new(&connector);
-        Rc::new(Proxy { live, keeper, pool: Pool::new(connector), hops, view, ids: Ids::new() })
+        let proofs = signed::Proofs::new(key_sets);
+        Rc::new(Proxy { live, keeper, proofs, pool: Pool::new(connector), hops, view, ids: Ids::new() })
     }
 
     /// Closes upstream connections that idled too long.
@@ -158,8 +162,15 @@ impl Proxy {
             key => snapshot.callers.identify_with(&head.headers, peer.uid, key),
         };
         guard::may_call(caller.map_err(|_| ProxyError::CallerRefused("caller"))?, target.route)?;
-        let who = self.who(snapshot, target.route, &head.headers, shown.as_ref().map(|shown| &*shown.name))?;
-        if let (Some(shown), Some(_)) = (&shown, who) {
+        let named = shown.as_ref().map(|shown| &*shown.name);
+        let proved = match &snapshot.end_user.jwt {
+            Some(rules) if target.route.names_end_user() => {
+                Some(self.proofs.prove(rules, snapshot.end_user.tokens(&head.headers, named)?).await?)
+            }
+            _ => None,
+        };
+        let who = self.who(snapshot, target.route, &head.headers, named, proved.as_deref())?;
+        if let (Some(shown), Some(_), None) = (&shown, who, &proved) {
             cx.named_by_placeholder(&shown.name);
         }
         let token = match who {
@@ -205,6 +216,7 @@ impl Proxy {
         route: &'c Route,
         headers: &'c HeaderMap,
         placeholder: Option<&'c str>,
+        proved: Option<&'c str>,
     ) -> Result<Option<Who<'c>>, ProxyError> {
         if route.act_as != ActAs::User {
             // No name is read, and none may be passed on that an upstream would take for one that was.
@@ -217,7 +229,10 @@ impl Proxy {
         let end_user = match route.act_as {
             ActAs::None => return Ok(None),
             ActAs::App => None,
-            ActAs::User => Some(snapshot.end_user.read_with(headers, placeholder)?),
+            ActAs::User => Some(match proved {
+                Some(name) => snapshot.end_user.proved(headers, name)?,
+                None => snapshot.end_user.read_with(headers, placeholder)?,
+            }),
         };
         Ok(Some(Who { provider, route_total: route.timeouts.total, end_user }))
     }
