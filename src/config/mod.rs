@@ -12,6 +12,7 @@ mod fields;
 mod headers;
 mod interpolate;
 mod jwt;
+mod limit;
 mod listen;
 mod load;
 mod logo;

@@ -306,6 +306,8 @@ struct RouteKeys {
     max_signed_body: Option<Size>,
     /// The callers that may use this route; all by default.
     callers: Option<Vec<Text>>,
+    /// How many calls it takes of each end user, as `10/s`, `100/m`, `1000/h` or `50/30s`; no limit by default. Beyond it calls get 429.
+    rate_limit: Option<RateLimit>,
     /// `strip` by default: end users share one origin, and a cookie jar would mix them. `pass` lets cookies through.
     cookies: Option<Cookies>,
     /// As `end_user.placeholder`, for this route's calls.
@@ -322,6 +324,43 @@ struct RouteKeys {
     follow: Option<Follow>,
     /// What becomes of a JSON answer; by default it passes as it is.
     response: Option<Response>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum RateLimit {
+    User(RateText),
+    UserRate(Rate),
+    Scopes(RateLimits),
+}
+
+/// One rate for each end user, and one for the route as a whole.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct RateLimits {
+    /// Of each end user; of each caller on routes that know no end user.
+    user: Option<OneRate>,
+    /// Of all together.
+    route: Option<OneRate>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum OneRate {
+    Text(RateText),
+    Rate(Rate),
+}
+
+/// So many calls in a while, and so many at once.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Rate {
+    /// How many calls.
+    requests: Count,
+    /// In how long: whole seconds, at most `1d`. They come back one by one, evenly over it.
+    per: Span,
+    /// How many may come at once; as many as `requests` by default.
+    burst: Option<Count>,
 }
 
 /// The upstream's request.

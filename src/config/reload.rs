@@ -166,6 +166,7 @@ impl Live {
         snapshot.has_placeholders |=
             snapshot.origins.iter().any(|origin| origin.route.as_ref().is_some_and(|route| route.placeholder == Some(true)));
         snapshot.end_user.adopt(&current.end_user);
+        snapshot.adopt_counts(&current);
         snapshot.startup = first;
         Ok((snapshot, changed))
     }

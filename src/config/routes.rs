@@ -5,6 +5,7 @@ use super::definition;
 use super::error::{At, did_you_mean};
 use super::fields::{Fields, Problems, Shape};
 use super::headers::{self, HeaderRules};
+use super::limit;
 use super::node::{Node, Value, shown};
 use super::oauth1;
 use super::proofs;
@@ -199,6 +200,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let cookies_pass = fields.choice("cookies", &[("strip", false), ("pass", true)]).unwrap_or(false);
     let callers = callers(fields, known);
     let placeholder = fields.flag("placeholder");
+    let limits = limit::read(fields);
     let upstream = upstream_node.and_then(|node| scalar::text(node, problems)).unwrap_or_default();
     let (origin, rewrite, edits) = (target?.origin, rewrite?, edits?);
     let origin = provider.as_ref().map_or_else(|| origin.clone(), |registration| origin.reached_by(registration, act_as));
@@ -228,6 +230,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         signed_body_max,
         cookies_pass,
         callers,
+        limits,
         special,
     })
 }
@@ -251,7 +254,6 @@ fn needs(rewrite: &Rewrite, edits: &HeaderEdits, special: Option<&Special>) -> B
 }
 
 fn not_in_this_version(fields: &Fields<'_>) {
-    fields.not_yet(&["rate_limit"]);
     fields.only("websocket", "false");
 }
 

@@ -81,12 +81,14 @@ routes:
     max_body: 10MB
     max_signed_body: 2MB
     callers: [app]
+    rate_limit: {user: 10/s, route: {requests: "${NUMBER}", per: 1m, burst: 20}}
     follow: no_token
     send: {method: POST, headers: {X-A: b, X-J: {json: {a: 1}}}, json: {path: x, deep: [1, true, ~]}}
     response: {select: "a[].b", max: 64KiB}
   - match: /b
     provider: google
     upstream: https://www.googleapis.com/
+    rate_limit: 50/30s
     follow: no_token
     send: {form: {a: b}}
     response: {location: a.b}
@@ -264,6 +266,7 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
         p if p.starts_with(r"^\s*([0-9]+") => {
             span(text) || p.contains("^none$") && text == "none" || p.contains("^never$") && text == "never"
         }
+        p if p.starts_with(r"^\s*[0-9]+\s*/") => crate::limit::Rate::parse(text).is_ok(),
         p if p.starts_with(r"^[0-9]+\s*([kKmMgG]") => {
             text.starts_with(|c: char| c.is_ascii_digit()) || p.contains("^none$") && text == "none"
         }

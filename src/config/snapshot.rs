@@ -3,6 +3,7 @@
 use crate::attach::{Needs, Scheme};
 use crate::base::secret::Secret;
 use crate::identity::{Callers, EndUserRules};
+use crate::limit::Limits;
 use crate::provider::{OriginTemplate, Registration};
 use crate::route::{FormTemplate, JsonTemplate, Need, Reverse, Rewrite, Selector, Table, Upstreams};
 use crate::upstream::Origin;
@@ -43,6 +44,22 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Every route, also of `listen.origins`.
+    pub fn all_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.route_list.iter().chain(self.origins.iter().filter_map(|origin| origin.route.as_ref()))
+    }
+
+    /// Goes on counting calls where `before` was, for routes of the same name.
+    pub(super) fn adopt_counts(&self, before: &Snapshot) {
+        let counted: BTreeMap<&str, &Limits> =
+            before.all_routes().filter_map(|route| Some((&*route.name, &**route.limits.as_ref()?))).collect();
+        for (name, limits) in self.all_routes().filter_map(|route| Some((&*route.name, route.limits.as_ref()?))) {
+            if let Some(before) = counted.get(name) {
+                limits.adopt(before);
+            }
+        }
+    }
+
     /// What a request may say that came in by this one of `listen.origins`, or by the proxy listener.
     pub fn guard_of(&self, origin: Option<usize>) -> &Guard {
         origin.and_then(|number| self.origins.get(number)).map_or(&self.guard, |origin| &origin.guard)
@@ -295,6 +312,8 @@ pub struct Route {
     pub cookies_pass: bool,
     /// The names in `callers`, when the route narrows them.
     pub callers: Option<Vec<Box<str>>>,
+    /// `rate_limit`, with what was counted.
+    pub limits: Option<Arc<Limits>>,
     /// What few routes have, apart, so that the others' calls ask for it once.
     pub special: Option<Arc<Special>>,
 }

@@ -31,7 +31,8 @@ pub use relay::ProxyBody;
 
 use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
 use crate::config::{ActAs, Live, Route, Snapshot};
-use crate::identity::EndUser;
+use crate::identity::{Caller, EndUser};
+use crate::limit::Counted;
 use crate::oauth::KeySets;
 use crate::provider::Registration;
 use crate::token::{Keeper, KeeperError, Own, Token};
@@ -116,10 +117,13 @@ impl Proxy {
         Rc::new(Proxy { live, keeper, proofs, pool: Pool::new(connector), hops, view, ids: Ids::new() })
     }
 
-    /// Closes upstream connections that idled too long.
+    /// Closes upstream connections that idled too long, and forgets whom no limit holds back.
     pub fn sweep(&self) {
         self.pool.sweep();
         self.hops.sweep();
+        for limits in self.live.swap().load().all_routes().filter_map(|route| route.limits.as_ref()) {
+            limits.sweep();
+        }
     }
 
     /// Answers one call. Never fails: what goes wrong is told to the client as problem+json (contract §5) and to the log.
@@ -161,7 +165,8 @@ impl Proxy {
             None => caller,
             key => snapshot.callers.identify_with(&head.headers, peer.uid, key),
         };
-        guard::may_call(caller.map_err(|_| ProxyError::CallerRefused("caller"))?, target.route)?;
+        let caller = caller.map_err(|_| ProxyError::CallerRefused("caller"))?;
+        guard::may_call(caller, target.route)?;
         let named = shown.as_ref().map(|shown| &*shown.name);
         let proved = match &snapshot.end_user.jwt {
             Some(rules) if target.route.names_end_user() => {
@@ -173,13 +178,17 @@ impl Proxy {
         if let (Some(shown), Some(_), None) = (&shown, who, &proved) {
             cx.named_by_placeholder(&shown.name);
         }
+        if let Some(limits) = &target.route.limits {
+            let end_user = who.and_then(|who| who.end_user);
+            limits.admit(counted(end_user, caller), self.keeper.clock()).map_err(ProxyError::RateLimited)?;
+        }
         let token = match who {
             Some(who) => Some(self.token(who, cx).await?),
             None => None,
         };
         send::refuse_body(target.route, &incoming)?;
         let end_user = who.and_then(|who| who.end_user);
-        let call = forward::Call { view, cx, head, target: &target, end_user, clock: self.keeper.clock() };
+        let call = forward::Call { view, cx, head, target: &target, end_user, clock: &**self.keeper.clock() };
         let (outgoing, upload) = match target.route.signs_form() && call.sends_form(token.as_deref())? {
             true => body::whole_form(incoming, target.route).await?,
             false => body::prepare(incoming, &head.headers, target.route)?,
@@ -271,6 +280,15 @@ pub fn check_guard(guard: &crate::config::Guard, peer: &Peer, head: &http::reque
         return Err(ProxyError::CallerRefused("host"));
     }
     guard::check(guard, peer, head).map(drop)
+}
+
+/// Whose call it is to `rate_limit`.
+fn counted<'c>(end_user: Option<EndUser<'c>>, caller: Option<&'c Caller>) -> Counted<'c> {
+    match (end_user, caller) {
+        (Some(end_user), _) => Counted::EndUser(end_user.name),
+        (None, Some(caller)) => Counted::Caller(&caller.name),
+        (None, None) => Counted::Anyone,
+    }
 }
 
 impl<'c> Who<'c> {

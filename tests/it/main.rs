@@ -31,6 +31,7 @@ mod origins;
 mod own_calls;
 mod photos;
 mod placeholder;
+mod rate_limit;
 mod reload;
 mod rewriting;
 mod secrets;
