@@ -23,6 +23,7 @@ mod connect_threats;
 mod dpop;
 mod following;
 mod headers;
+mod identity_threats;
 mod jwt;
 mod location;
 mod mtls;
