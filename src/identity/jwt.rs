@@ -108,9 +108,11 @@ pub struct Proved {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unproved {
     Invalid(&'static str),
-    /// It names a key that the set has not: the issuer may have begun to sign by a new one.
+    /// It names a key that the set has not, or none and no key of the set signed it: the issuer may have begun to sign by a new one.
     UnknownKey,
 }
+
+const UNSIGNED: Unproved = Unproved::Invalid("its token does not verify: no key that is known here signed it as it is");
 
 impl JwtRules {
     /// Whom the token names. `set`: the published keys, where the rules go by those.
@@ -130,19 +132,18 @@ impl JwtRules {
         if header.crit.is_some() {
             return Err(Unproved::Invalid("its token has extensions that must be understood and are not (`crit`)"));
         }
-        let claims = match (&self.keys, set) {
-            (Keys::Secret(secret), _) => signed(token, &header, &secret.key),
-            (Keys::Published(_), Some(set)) => {
-                let kid = header.kid.as_deref();
-                if !set.knows(kid) {
-                    return Err(Unproved::UnknownKey);
-                }
+        let kid = header.kid.as_deref();
+        let (claims, otherwise) = match (&self.keys, set) {
+            (Keys::Secret(secret), _) => (signed(token, &header, &secret.key), UNSIGNED),
+            (Keys::Published(_), Some(set)) if set.knows(kid) => {
                 let mut candidates = set.candidates(kid, header.alg).take(TRIES_MAX);
-                candidates.find_map(|PublicKey { key, .. }| signed(token, &header, key))
+                let claims = candidates.find_map(|PublicKey { key, .. }| signed(token, &header, key));
+                // A token that names no key may be signed by one that is not in the set yet.
+                (claims, if kid.is_some() { UNSIGNED } else { Unproved::UnknownKey })
             }
-            (Keys::Published(_), None) => return Err(Unproved::UnknownKey),
+            (Keys::Published(_), _) => return Err(Unproved::UnknownKey),
         };
-        let claims = claims.ok_or(Unproved::Invalid("its token does not verify: no key that is known here signed it as it is"))?;
+        let claims = claims.ok_or(otherwise)?;
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below the limit")]
         let now = now.0 as f64 / 1000.0;
         self.judge(&claims, now).map_err(Unproved::Invalid)

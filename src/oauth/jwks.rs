@@ -78,7 +78,10 @@ impl KeySets {
         };
         match set {
             Ok(set) => {
-                tracing::debug!(jwks.host = host, "fetched the keys of end users' tokens");
+                match set.is_empty() {
+                    false => tracing::debug!(jwks.host = host, "fetched the keys of end users' tokens"),
+                    true => tracing::warn!(jwks.host = host, "the published set holds no key that can verify end users' tokens"),
+                }
                 published.keep(set, self.clock.now());
             }
             Err(why) => {

@@ -3,7 +3,7 @@
 
 use crate::harness::*;
 use crate::upstream::{Reply, Upstream};
-use crate::wire::{Answer, empty, until};
+use crate::wire::{Answer, empty, request, until};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::Jwk;
@@ -164,7 +164,7 @@ async fn a_name_that_is_not_proved_is_nobodys() {
         (key.token(&json!({"sub": 7})), "no text"),
         (key.token(&json!({"sub": "megan,alex"})), "comma"),
         (key.token(&json!({"sub": ""})), "empty"),
-        (Key::new("one").token(&json!({})), "does not verify"),
+        (Key::new("one").token(&json!({})), "no key that is known here signed it"),
         (good[..good.len() - 8].to_owned(), "does not verify"),
         (format!("{good},{good}"), ""),
         (format!("Bearer {good}"), "no signed token"),
@@ -183,8 +183,8 @@ async fn a_name_that_is_not_proved_is_nobodys() {
     set.call(&long).await.is_ok();
 }
 
-/// RFC 8725 §2.1: what is published is no secret. Without the refusal of algorithms that `end_user.jwt` does not name, or with a key taken for
-/// whatever the token's header says, these would pass.
+/// RFC 8725 §2.1: what is published is no secret. Two defences hold it, and one alone would: algorithms that `end_user.jwt` does not name are
+/// refused, and a key verifies those of its own kind alone.
 #[tokio::test]
 async fn the_tokens_own_header_chooses_nothing() {
     let (key, evil) = (Key::new("one"), Key::new("one"));
@@ -240,6 +240,49 @@ async fn a_new_key_is_looked_for_once_a_minute_and_made_up_ones_hammer_nobody() 
     set.world.clock.advance(seconds(601));
     until("the withdrawn key is gone", async || set.call(&one.token(&json!({}))).await.status == 400).await;
     set.call(&two.token(&json!({}))).await.is_ok();
+}
+
+/// An issuer that names no keys rotates too, and one that withdraws its last is believed at once.
+#[tokio::test]
+async fn a_token_that_names_no_key_is_tried_on_all() {
+    let (one, two) = (Key::new("one"), Key::new("two"));
+    let set = Setting::with(&[&one], "", "").await;
+    let unnamed = |key: &Key| encode(&Header::new(Algorithm::ES256), &claims(&json!({})), &key.signs).expect("signed");
+    set.call(&unnamed(&one)).await.is_ok();
+    set.published.set(&[&one, &two]);
+    set.call(&unnamed(&two)).await.is_ok();
+    set.call(&unnamed(&one)).await.is_ok();
+    assert_eq!(set.fetches(), 2);
+    for _ in 0..20 {
+        set.refuses(&unnamed(&Key::new("two")), "does not publish").await;
+    }
+    assert_eq!(set.fetches(), 2);
+    set.published.set(&[]);
+    set.world.clock.advance(seconds(61));
+    set.refuses(&Key::new("three").token(&json!({})), "does not publish").await;
+    set.refuses(&one.token(&json!({})), "does not publish").await;
+    assert_eq!(set.fetches(), 3);
+}
+
+/// The fetch is the control plane's: without that, the one worker of these connections would wait with it.
+#[tokio::test]
+async fn an_issuer_that_hangs_holds_up_nobody_else() {
+    let (api, issuer) = (Upstream::plain().await, Upstream::start(|_| Reply::Hang).await);
+    let open = format!("  - {{match: '/open/{{*rest}}', as: none, upstream: 'http://{}/{{rest}}'}}\n", api.address);
+    let world = Plan::new().top(&section(&issuer, "")).up(api.address, "").routes(&open).start().await;
+    let token = Key::new("one").token(&json!({}));
+    let mut waiting = Vec::new();
+    for _ in 0..50 {
+        let request = request("GET", "/up/x").header("x-end-user", &token).body(empty()).expect("a request");
+        waiting.push(tokio::spawn(crate::wire::call(world.proxy, request)));
+    }
+    until("the issuer was asked", async || !issuer.seen().is_empty()).await;
+    for _ in 0..20 {
+        world.call("GET", "/open/x", &[], empty()).await.is_ok();
+    }
+    assert!(waiting.iter().all(|call| !call.is_finished()));
+    assert_eq!(issuer.seen().len(), 1);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
