@@ -88,7 +88,7 @@ impl KeySets {
                 let now = self.clock.now();
                 published.failed(now);
                 let without = published.load(now).is_none();
-                tracing::warn!(jwks.host = host, why = %why.escape_debug(), without, "the keys of end users' tokens could not be fetched");
+                tracing::warn!(event = "end_user.keys_failing", jwks.host = host, why = %why.escape_debug(), without, "the keys of end users' tokens could not be fetched");
             }
         }
     }
