@@ -11,7 +11,8 @@ mod exchange;
 mod fields;
 mod headers;
 mod interpolate;
-mod limits;
+mod jwt;
+mod limit;
 mod listen;
 mod load;
 mod logo;
@@ -32,6 +33,7 @@ mod sources;
 mod special;
 mod startup;
 mod upstream_url;
+mod upstreams;
 mod watch;
 pub mod yaml;
 

@@ -134,6 +134,33 @@ struct EndUser {
     default: Option<Text>,
     /// Lets the end user's name, or `NAME:CALLERKEY`, stand where an SDK wants its token. It is read from there and replaced.
     placeholder: Option<Flag>,
+    /// The header, and the placeholder, then hold a signed token (JWT) of at most 8 KiB that proves who the end user is.
+    jwt: Option<Jwt>,
+}
+
+/// How signed tokens prove who the end user is. One of `jwks_url` and `secret_file`. `exp` is required.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Jwt {
+    /// Where the issuer publishes its public keys (a JWK set): https, or http on loopback.
+    jwks_url: Option<Url>,
+    /// A file with the secret that the issuer signs with: at least 32 bytes, used as they are but for a last line end.
+    secret_file: Option<Text>,
+    /// What tokens may be signed by; by default all that the kind of key allows, `HS256` alone for a secret.
+    algorithms: Option<Vec<JwtAlgorithm>>,
+    /// Whom tokens must be for (`aud`): one text or several. Without it, tokens that have an audience are refused.
+    audience: Option<Texts>,
+    /// Whose tokens they must be (`iss`), exactly; anybody's by default.
+    issuer: Option<Text>,
+    /// The claim that holds the end user's name; `sub` by default.
+    claim: Option<Text>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Texts {
+    One(Text),
+    Several(Vec<Text>),
 }
 
 /// The store and its keys.
@@ -281,6 +308,8 @@ struct RouteKeys {
     max_signed_body: Option<Size>,
     /// The callers that may use this route; all by default.
     callers: Option<Vec<Text>>,
+    /// How many calls it takes of each end user, as `10/s`, `100/m`, `1000/h` or `50/30s`; no limit by default. Beyond it calls get 429.
+    rate_limit: Option<RateLimit>,
     /// `strip` by default: end users share one origin, and a cookie jar would mix them. `pass` lets cookies through.
     cookies: Option<Cookies>,
     /// As `end_user.placeholder`, for this route's calls.
@@ -297,6 +326,43 @@ struct RouteKeys {
     follow: Option<Follow>,
     /// What becomes of a JSON answer; by default it passes as it is.
     response: Option<Response>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum RateLimit {
+    User(RateText),
+    UserRate(Rate),
+    Scopes(RateLimits),
+}
+
+/// One rate for each end user, and one for the route as a whole.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct RateLimits {
+    /// Of each end user; of each caller on routes that know no end user.
+    user: Option<OneRate>,
+    /// Of all together.
+    route: Option<OneRate>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum OneRate {
+    Text(RateText),
+    Rate(Rate),
+}
+
+/// So many calls in a while, and so many at once.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Rate {
+    /// How many calls.
+    requests: Count,
+    /// In how long: whole seconds, at most `1d`. They come back one by one, evenly over it.
+    per: Span,
+    /// How many may come at once; as many as `requests` by default.
+    burst: Option<Count>,
 }
 
 /// The upstream's request.

@@ -5,7 +5,7 @@ use super::definition;
 use super::error::{At, did_you_mean};
 use super::fields::{Fields, Problems, Shape};
 use super::headers::{self, HeaderRules};
-use super::limits;
+use super::limit;
 use super::node::{Node, Value, shown};
 use super::oauth1;
 use super::proofs;
@@ -13,6 +13,7 @@ use super::scalar;
 use super::snapshot::{ActAs, HeaderEdits, HostSent, Route, RouteOrigin, Special, Timeouts};
 use super::special;
 use super::upstream_url::{self, Target};
+use super::upstreams;
 use crate::attach::Scheme;
 use crate::identity::EndUserRules;
 use crate::provider::{Mint, Registration};
@@ -190,12 +191,13 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let reverse = reverse(fields, matches, target.as_ref(), rewrite.as_ref(), special.as_deref());
     let host = upstream_host(fields);
     let timeouts = timeouts(fields);
-    let (retry, replay_body_max) = limits::retry(fields);
+    let (retry, replay_body_max) = upstreams::retry(fields);
     let body_max = fields.get("max_body").filter(|node| !scalar::is_word(node, "none")).and_then(|node| scalar::size(node, problems));
     let signed_body_max = signed_body_max(fields);
     let cookies_pass = fields.choice("cookies", &[("strip", false), ("pass", true)]).unwrap_or(false);
     let callers = callers(fields, known);
     let placeholder = fields.flag("placeholder");
+    let limits = limit::read(fields);
     let upstream = upstream_node.and_then(|node| scalar::text(node, problems)).unwrap_or_default();
     let (origin, rewrite, edits) = (target?.origin, rewrite?, edits?);
     let origin = provider.as_ref().map_or_else(|| origin.clone(), |registration| origin.reached_by(registration, act_as));
@@ -226,6 +228,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         signed_body_max,
         cookies_pass,
         callers,
+        limits,
         special,
     })
 }
@@ -249,7 +252,6 @@ fn needs(rewrite: &Rewrite, edits: &HeaderEdits, special: Option<&Special>) -> B
 }
 
 fn not_in_this_version(fields: &Fields<'_>) {
-    fields.not_yet(&["rate_limit"]);
     fields.only("websocket", "false");
 }
 

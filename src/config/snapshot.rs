@@ -3,6 +3,7 @@
 use crate::attach::{Needs, Scheme};
 use crate::base::secret::Secret;
 use crate::identity::{Callers, EndUserRules};
+use crate::limit::Limits;
 use crate::provider::{OriginTemplate, Registration};
 use crate::route::{FormTemplate, JsonTemplate, Need, Reverse, Rewrite, Selector, Table, Upstreams};
 use crate::upstream::{Limits, Origin};
@@ -45,6 +46,22 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Every route, also of `listen.origins`.
+    pub fn all_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.route_list.iter().chain(self.origins.iter().filter_map(|origin| origin.route.as_ref()))
+    }
+
+    /// Goes on counting calls where `before` was, for routes of the same name.
+    pub(super) fn adopt_counts(&self, before: &Snapshot) {
+        let counted: BTreeMap<&str, &Limits> =
+            before.all_routes().filter_map(|route| Some((&*route.name, &**route.limits.as_ref()?))).collect();
+        for (name, limits) in self.all_routes().filter_map(|route| Some((&*route.name, route.limits.as_ref()?))) {
+            if let Some(before) = counted.get(name) {
+                limits.adopt(before);
+            }
+        }
+    }
+
     /// What a request may say that came in by this one of `listen.origins`, or by the proxy listener.
     pub fn guard_of(&self, origin: Option<usize>) -> &Guard {
         origin.and_then(|number| self.origins.get(number)).map_or(&self.guard, |origin| &origin.guard)
@@ -299,6 +316,8 @@ pub struct Route {
     pub cookies_pass: bool,
     /// The names in `callers`, when the route narrows them.
     pub callers: Option<Vec<Box<str>>>,
+    /// `rate_limit`, with what was counted.
+    pub limits: Option<Arc<Limits>>,
     /// What few routes have, apart, so that the others' calls ask for it once.
     pub special: Option<Arc<Special>>,
 }
@@ -376,6 +395,11 @@ pub struct ResponseAs {
 }
 
 impl Route {
+    /// Whether each call names an end user, whose token it carries; not where the provider is off.
+    pub fn names_end_user(&self) -> bool {
+        self.act_as == ActAs::User && self.provider.as_ref().is_some_and(|provider| provider.off.is_none())
+    }
+
     /// Whether forms are signed on this route, and so must be read before they are sent.
     pub fn signs_form(&self) -> bool {
         self.act_as.carries_token() && self.attach.needs() == Needs::Form

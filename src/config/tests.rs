@@ -231,7 +231,7 @@ fn typos_in_sections_are_told_where_they_stand() {
     check("end_user: {header: X End}\n", 1, 20, "cannot be the name of a header", "");
     check("end_user: {header: Authorization}\n", 1, 20, "the token stands there", "");
     check("end_user: {header: a, account_header: A}\n", 1, 11, "both `a`", "");
-    check("end_user: {jwt: {}}\n", 1, 12, "`jwt` is not in this version yet", "");
+    check("end_user: {jwt: {}}\n", 1, 17, "needs `jwks_url`", "");
     check("end_user: {default: \"a,b\"}\n", 1, 21, "comma", "");
     check("store: {postgres: {url: x}}\n", 1, 9, "`postgres` is not in this version yet", "");
     check("store: {sled: {}, memory: {}}\n", 1, 19, "one of `sled` and `memory`", "");
@@ -341,7 +341,13 @@ fn typos_in_routes_are_told_where_they_stand() {
     check_route("match: /a, provider: google, upstream: \"https://www.googleapis.com/{idd}\"", 69, "idd", "");
     check_route("match: /a, as: app, upstream: https://www.googleapis.com/", 1, "a route needs `provider`", "`as: none`");
     check_route(&format!("{WHOLE}, as: usr"), 74, "`user` or `app` or `none`", "`user`");
-    check_route(&format!("{WHOLE}, rate_limit: 5"), 70, "`rate_limit` is not in this version yet", "");
+    check_route(&format!("{WHOLE}, rate_limit: 5"), 82, "expected calls and a span", "");
+    check_route(&format!("{WHOLE}, rate_limit: 5/500ms"), 82, "whole seconds", "");
+    check_route(&format!("{WHOLE}, rate_limit: {{user: 5/s, route: 0/s}}"), 101, "from 1 to 1000000 calls", "");
+    check_route(&format!("{WHOLE}, rate_limit: {{requests: 5}}"), 82, "a rate needs `per`", "");
+    check_route(&format!("{WHOLE}, rate_limit: {{requests: 5, per: 2d}}"), 82, "`1d`", "");
+    check_route(&format!("{WHOLE}, rate_limit: {{requests: 5, per: 1m, burst: 0}}"), 82, "a burst of 1", "");
+    check_route(&format!("{WHOLE}, rate_limit: {{usr: 5/s, route: 5/s}}"), 83, "unknown key `usr`", "`user`");
     check_route(&format!("{WHOLE}, websocket: true"), 81, "`websocket: true` is not in this version yet", "`false`");
     check_route(&format!("{WHOLE}, follow: token"), 78, "expected `no` or `no_token`", "");
     check_route(&format!("{WHOLE}, retry: {{attempts: 11}}"), 78, "`attempts` is at most 10", "");

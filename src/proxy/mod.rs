@@ -23,6 +23,7 @@ mod relay;
 mod resolve;
 mod retry;
 mod send;
+mod signed;
 
 pub use body::OutBody;
 pub use error::ProxyError;
@@ -31,7 +32,9 @@ pub use relay::ProxyBody;
 
 use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
 use crate::config::{ActAs, Live, Route, Snapshot};
-use crate::identity::EndUser;
+use crate::identity::{Caller, EndUser};
+use crate::limit::Counted;
+use crate::oauth::KeySets;
 use crate::provider::Registration;
 use crate::token::{Keeper, KeeperError, Own, Token};
 use crate::upstream::{Connector, Limits, Pool};
@@ -52,6 +55,7 @@ const TOKEN_WAIT: Duration = Duration::from_secs(35);
 pub struct Proxy {
     live: Arc<Live>,
     keeper: Arc<Keeper>,
+    proofs: signed::Proofs,
     pool: Rc<Pool<OutBody>>,
     hops: follow::Hops,
     view: RefCell<Rc<View>>,
@@ -108,10 +112,12 @@ struct Who<'c> {
 }
 
 impl Proxy {
-    pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, connector: Connector) -> Rc<Self> {
+    pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, key_sets: KeySets, connector: Connector) -> Rc<Self> {
         let view = RefCell::new(View::new(live.snapshot()));
         let hops = follow::Hops::new(&connector);
-        let proxy = Proxy { live, keeper, pool: Pool::new(connector), hops, view, ids: Ids::new(), in_flight: Rc::default() };
+        let proofs = signed::Proofs::new(key_sets);
+        let pool = Pool::new(connector);
+        let proxy = Proxy { live, keeper, proofs, pool, hops, view, ids: Ids::new(), in_flight: Rc::default() };
         let limits = proxy.view.borrow().snapshot.limits;
         proxy.set_limits(limits);
         Rc::new(proxy)
@@ -122,10 +128,13 @@ impl Proxy {
         self.hops.set_limits(limits);
     }
 
-    /// Closes upstream connections that idled too long.
+    /// Closes upstream connections that idled too long, and forgets whom no limit holds back.
     pub fn sweep(&self) {
         self.pool.sweep();
         self.hops.sweep();
+        for limits in self.live.swap().load().all_routes().filter_map(|route| route.limits.as_ref()) {
+            limits.sweep();
+        }
     }
 
     /// Answers one call. Never fails: what goes wrong is told to the client as problem+json (contract §5) and to the log.
@@ -174,10 +183,22 @@ impl Proxy {
             None => caller,
             key => snapshot.callers.identify_with(&head.headers, peer.uid, key),
         };
-        guard::may_call(caller.map_err(|_| ProxyError::CallerRefused("caller"))?, target.route)?;
-        let who = self.who(snapshot, target.route, &head.headers, shown.as_ref().map(|shown| &*shown.name))?;
-        if let (Some(shown), Some(_)) = (&shown, who) {
+        let caller = caller.map_err(|_| ProxyError::CallerRefused("caller"))?;
+        guard::may_call(caller, target.route)?;
+        let named = shown.as_ref().map(|shown| &*shown.name);
+        let proved = match &snapshot.end_user.jwt {
+            Some(rules) if target.route.names_end_user() => {
+                Some(self.proofs.prove(rules, snapshot.end_user.tokens(&head.headers, named)?).await?)
+            }
+            _ => None,
+        };
+        let who = self.who(snapshot, target.route, &head.headers, named, proved.as_deref())?;
+        if let (Some(shown), Some(_), None) = (&shown, who, &proved) {
             cx.named_by_placeholder(&shown.name);
+        }
+        if let Some(limits) = &target.route.limits {
+            let end_user = who.and_then(|who| who.end_user);
+            limits.admit(counted(end_user, caller), self.keeper.clock()).map_err(ProxyError::RateLimited)?;
         }
         let token = match who {
             Some(who) => Some(self.token(who, cx).await?),
@@ -185,7 +206,7 @@ impl Proxy {
         };
         send::refuse_body(target.route, &incoming)?;
         let end_user = who.and_then(|who| who.end_user);
-        let call = forward::Call { view, cx, head, target: &target, end_user, clock: self.keeper.clock() };
+        let call = forward::Call { view, cx, head, target: &target, end_user, clock: &**self.keeper.clock() };
         let (outgoing, upload) = match target.route.signs_form() && call.sends_form(token.as_deref())? {
             true => body::whole_form(incoming, target.route).await?,
             false => body::prepare(incoming, &head.headers, target.route)?,
@@ -226,6 +247,7 @@ impl Proxy {
         route: &'c Route,
         headers: &'c HeaderMap,
         placeholder: Option<&'c str>,
+        proved: Option<&'c str>,
     ) -> Result<Option<Who<'c>>, ProxyError> {
         if route.act_as != ActAs::User {
             // No name is read, and none may be passed on that an upstream would take for one that was.
@@ -238,7 +260,10 @@ impl Proxy {
         let end_user = match route.act_as {
             ActAs::None => return Ok(None),
             ActAs::App => None,
-            ActAs::User => Some(snapshot.end_user.read_with(headers, placeholder)?),
+            ActAs::User => Some(match proved {
+                Some(name) => snapshot.end_user.proved(headers, name)?,
+                None => snapshot.end_user.read_with(headers, placeholder)?,
+            }),
         };
         Ok(Some(Who { provider, route_total: route.timeouts.total, end_user }))
     }
@@ -278,6 +303,15 @@ pub fn check_guard(guard: &crate::config::Guard, peer: &Peer, head: &http::reque
         return Err(ProxyError::CallerRefused("host"));
     }
     guard::check(guard, peer, head).map(drop)
+}
+
+/// Whose call it is to `rate_limit`.
+fn counted<'c>(end_user: Option<EndUser<'c>>, caller: Option<&'c Caller>) -> Counted<'c> {
+    match (end_user, caller) {
+        (Some(end_user), _) => Counted::EndUser(end_user.name),
+        (None, Some(caller)) => Counted::Caller(&caller.name),
+        (None, None) => Counted::Anyone,
+    }
 }
 
 impl<'c> Who<'c> {
