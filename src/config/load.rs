@@ -163,7 +163,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         }
     }
     let (drain, connect) = (startup::drain(&fields), startup::connect(&fields, sources));
-    let limits = upstreams::upstreams(&fields);
+    let bounds = upstreams::upstreams(&fields);
     fields.finish();
     let guard = guard(&listen.proxy.hosts, &routes.hosts, listen.allowed_origins);
     let listeners: Vec<_> = origins.iter().map(|origin| origin.listener.clone()).collect();
@@ -196,7 +196,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         end_user,
         callers,
         guard,
-        limits,
+        bounds,
         connect,
         warnings: Vec::new(),
         startup,

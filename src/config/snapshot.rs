@@ -6,7 +6,7 @@ use crate::identity::{Callers, EndUserRules};
 use crate::limit::Limits;
 use crate::provider::{OriginTemplate, Registration};
 use crate::route::{FormTemplate, JsonTemplate, Need, Reverse, Rewrite, Selector, Table, Upstreams};
-use crate::upstream::{Limits, Origin};
+use crate::upstream::{Bounds, Origin};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ pub struct Snapshot {
     pub callers: Callers,
     pub guard: Guard,
     /// `upstreams:`.
-    pub limits: Limits,
+    pub bounds: Bounds,
     /// `connect:`: how the connect pages look and where they may lead.
     pub connect: Connect,
     /// What the operator should know though nothing is wrong: an optional provider that is off, thin provider facts.

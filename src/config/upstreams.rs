@@ -5,7 +5,7 @@ use super::fields::{Fields, Shape};
 use super::node::Value;
 use super::scalar;
 use super::snapshot::Retry;
-use crate::upstream::{CircuitLimits, Limits};
+use crate::upstream::{Bounds, CircuitBounds};
 use http::StatusCode;
 
 const UPSTREAMS: Shape = Shape { name: "Upstreams", said: "`upstreams`" };
@@ -21,11 +21,11 @@ const STATUSES: [StatusCode; 4] =
     [StatusCode::TOO_MANY_REQUESTS, StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
 const WORDS: [&str; 3] = ["connect", "reset", "timeout"];
 
-pub(super) fn upstreams(root: &Fields<'_>) -> Limits {
-    let default = Limits::default();
+pub(super) fn upstreams(root: &Fields<'_>) -> Bounds {
+    let default = Bounds::default();
     let Some(fields) = root.section("upstreams", UPSTREAMS) else { return default };
     let count = |key, default: usize| at_least_one(&fields, key).unwrap_or(default);
-    let limits = Limits {
+    let bounds = Bounds {
         connections_max: count("max_connections", default.connections_max),
         waiting_max: count("max_waiting", default.waiting_max),
         wait: fields.duration("wait").unwrap_or(default.wait),
@@ -34,11 +34,11 @@ pub(super) fn upstreams(root: &Fields<'_>) -> Limits {
         circuit: circuit(&fields),
     };
     fields.finish();
-    limits
+    bounds
 }
 
-fn circuit(upstreams: &Fields<'_>) -> Option<CircuitLimits> {
-    let default = CircuitLimits::default();
+fn circuit(upstreams: &Fields<'_>) -> Option<CircuitBounds> {
+    let default = CircuitBounds::default();
     let Some(node) = upstreams.peek("circuit") else { return Some(default) };
     // YAML 1.1 readers make `false` of `off`.
     if scalar::is_word(node, "off") || scalar::is_word(node, "false") {
@@ -47,17 +47,17 @@ fn circuit(upstreams: &Fields<'_>) -> Option<CircuitLimits> {
     }
     let fields = upstreams.section("circuit", CIRCUIT)?;
     let failures = at_least_one(&fields, "failures").and_then(|failures| u32::try_from(failures).ok());
-    let limits = CircuitLimits {
+    let bounds = CircuitBounds {
         failures: failures.unwrap_or(default.failures),
         open: fields.duration("open").unwrap_or(default.open),
         open_max: fields.duration("open_max").unwrap_or(default.open_max),
     };
-    if limits.open > limits.open_max {
+    if bounds.open > bounds.open_max {
         let at = if fields.peek("open_max").is_some() { fields.at_key("open_max") } else { fields.at_key("open") };
         fields.say(at, "`open_max` is shorter than `open`", None);
     }
     fields.finish();
-    Some(limits)
+    Some(bounds)
 }
 
 fn at_least_one(fields: &Fields<'_>, key: &'static str) -> Option<usize> {

@@ -9,7 +9,7 @@ use super::error::ProxyError;
 use super::expired::Held;
 use super::forward::{Call, exchange};
 use crate::config::RouteOrigin;
-use crate::upstream::{Connector, Lease, Limits, Origin, OriginId, Pool, Reach};
+use crate::upstream::{Bounds, Connector, Lease, Origin, OriginId, Pool, Reach};
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HOST, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
@@ -81,10 +81,10 @@ impl Hops {
         Hops { public: pool(Reach::Public), local: pool(Reach::PublicOrLoopback), own, targets: RefCell::default(), next: Cell::new(0) }
     }
 
-    pub(super) fn set_limits(&self, limits: Limits) {
-        self.public.set_limits(limits);
-        self.local.set_limits(limits);
-        self.own.iter().for_each(|pool| pool.set_limits(limits));
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        self.public.set_bounds(bounds);
+        self.local.set_bounds(bounds);
+        self.own.iter().for_each(|pool| pool.set_bounds(bounds));
     }
 
     pub(super) fn sweep(&self) {

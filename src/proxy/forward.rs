@@ -321,8 +321,8 @@ pub(super) async fn exchange(
     request: Request<OutBody>,
     upload: Option<&Upload>,
 ) -> Result<(Response<Incoming>, Lease<OutBody>), (Failed, Option<OutBody>)> {
-    let Some(limits) = pool.limits().circuit else { return send_within(pool, origin, timeouts, deadline, request, upload).await };
-    let pass = match origin.circuit.enter(limits) {
+    let Some(bounds) = pool.bounds().circuit else { return send_within(pool, origin, timeouts, deadline, request, upload).await };
+    let pass = match origin.circuit.enter(bounds) {
         Ok(pass) => pass,
         Err(wait) => return Err((Failed::Open(wait), Some(request.into_body()))),
     };

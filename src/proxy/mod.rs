@@ -37,7 +37,7 @@ use crate::limit::Counted;
 use crate::oauth::KeySets;
 use crate::provider::Registration;
 use crate::token::{Keeper, KeeperError, Own, Token};
-use crate::upstream::{Connector, Limits, Pool};
+use crate::upstream::{Bounds, Connector, Pool};
 use context::{Context, Ids, InFlight};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -118,14 +118,14 @@ impl Proxy {
         let proofs = signed::Proofs::new(key_sets);
         let pool = Pool::new(connector);
         let proxy = Proxy { live, keeper, proofs, pool, hops, view, ids: Ids::new(), in_flight: Rc::default() };
-        let limits = proxy.view.borrow().snapshot.limits;
-        proxy.set_limits(limits);
+        let bounds = proxy.view.borrow().snapshot.bounds;
+        proxy.set_bounds(bounds);
         Rc::new(proxy)
     }
 
-    fn set_limits(&self, limits: Limits) {
-        self.pool.set_limits(limits);
-        self.hops.set_limits(limits);
+    fn set_bounds(&self, bounds: Bounds) {
+        self.pool.set_bounds(bounds);
+        self.hops.set_bounds(bounds);
     }
 
     /// Closes upstream connections that idled too long, and forgets whom no limit holds back.
@@ -142,7 +142,7 @@ impl Proxy {
         let view = self.view();
         let cx = Context::open(&self.ids, &request);
         let (head, incoming) = request.into_parts();
-        match InFlight::begin(&self.in_flight, view.snapshot.limits.calls_max) {
+        match InFlight::begin(&self.in_flight, view.snapshot.bounds.calls_max) {
             Some(in_flight) => drop(cx.in_flight.replace(Some(in_flight))),
             None => {
                 return ProxyError::Overloaded("This worker has as many calls in flight as `upstreams.max_calls` lets it have")
@@ -287,7 +287,7 @@ impl Proxy {
         let mut held = self.view.borrow_mut();
         if !Arc::ptr_eq(&current, &held.snapshot) {
             *held = View::new(Arc::clone(&current));
-            self.set_limits(current.limits);
+            self.set_bounds(current.bounds);
         }
         Rc::clone(&held)
     }

@@ -4,7 +4,7 @@
 //! the upstream as a whole being out of reach: no connection, or no HTTP on it. An answer of any status is
 //! an answer, and one that is slow may be slow on that path alone.
 
-use super::limits::CircuitLimits;
+use super::bounds::CircuitBounds;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -36,7 +36,7 @@ pub struct Circuit(Arc<State>);
 #[must_use]
 pub struct Pass<'c> {
     circuit: &'c Circuit,
-    limits: CircuitLimits,
+    bounds: CircuitBounds,
     is_probe: bool,
 }
 
@@ -52,7 +52,7 @@ impl Circuit {
     ///
     /// # Errors
     /// While it is open, and while another call is probing.
-    pub fn enter(&self, limits: CircuitLimits) -> Result<Pass<'_>, Duration> {
+    pub fn enter(&self, bounds: CircuitBounds) -> Result<Pass<'_>, Duration> {
         let open_until = self.0.open_until.load(Ordering::Relaxed);
         let is_probe = match open_until {
             0 => false,
@@ -62,13 +62,13 @@ impl Circuit {
                 left => return Err(left),
             },
         };
-        Ok(Pass { circuit: self, limits, is_probe })
+        Ok(Pass { circuit: self, bounds, is_probe })
     }
 
     /// `None` where another call opened it in this moment.
-    fn open(&self, limits: CircuitLimits, was_closed: bool) -> Option<Opened> {
+    fn open(&self, bounds: CircuitBounds, was_closed: bool) -> Option<Opened> {
         let opened = self.0.opened.load(Ordering::Acquire);
-        let open = limits.open.saturating_mul(1u32.checked_shl(opened).unwrap_or(u32::MAX)).min(limits.open_max);
+        let open = bounds.open.saturating_mul(1u32.checked_shl(opened).unwrap_or(u32::MAX)).min(bounds.open_max);
         let until = now_ms().saturating_add(u64::try_from(open.as_millis()).unwrap_or(u64::MAX)).max(1);
         if was_closed {
             self.0.open_until.compare_exchange(0, until, Ordering::AcqRel, Ordering::Acquire).ok()?;
@@ -100,8 +100,8 @@ impl Pass<'_> {
         let state = &self.circuit.0;
         let failures = state.failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
         let is_closed = state.open_until.load(Ordering::Acquire) == 0;
-        let opens = if is_closed { failures >= self.limits.failures } else { self.is_probe };
-        if opens { self.circuit.open(self.limits, is_closed) } else { None }
+        let opens = if is_closed { failures >= self.bounds.failures } else { self.is_probe };
+        if opens { self.circuit.open(self.bounds, is_closed) } else { None }
     }
 }
 
@@ -136,28 +136,28 @@ fn now_ms() -> u64 {
 mod tests {
     use super::*;
 
-    const LIMITS: CircuitLimits = CircuitLimits { failures: 3, open: Duration::from_secs(1), open_max: Duration::from_secs(3) };
+    const BOUNDS: CircuitBounds = CircuitBounds { failures: 3, open: Duration::from_secs(1), open_max: Duration::from_secs(3) };
 
     fn fail(circuit: &Circuit) -> Option<Duration> {
-        circuit.enter(LIMITS).unwrap_or_else(|_| panic!("let through")).failed().map(|opened| opened.lasts)
+        circuit.enter(BOUNDS).unwrap_or_else(|_| panic!("let through")).failed().map(|opened| opened.lasts)
     }
 
     #[tokio::test(start_paused = true)]
     async fn opens_at_the_limit_and_for_longer_each_time() {
         let circuit = Circuit::default();
         assert_eq!((fail(&circuit), fail(&circuit)), (None, None));
-        assert!(!circuit.enter(LIMITS).unwrap_or_else(|_| panic!("closed")).succeeded());
+        assert!(!circuit.enter(BOUNDS).unwrap_or_else(|_| panic!("closed")).succeeded());
         assert_eq!((fail(&circuit), fail(&circuit)), (None, None), "in a row alone");
         assert_eq!(fail(&circuit), Some(Duration::from_secs(1)));
         for (open, next) in [(1, 2), (2, 3), (3, 3)] {
-            assert!(circuit.enter(LIMITS).is_err());
+            assert!(circuit.enter(BOUNDS).is_err());
             tokio::time::advance(Duration::from_millis(open * 1000 + 1)).await;
-            let probe = circuit.enter(LIMITS).unwrap_or_else(|_| panic!("a probe"));
-            assert!(circuit.enter(LIMITS).is_err(), "one at a time");
+            let probe = circuit.enter(BOUNDS).unwrap_or_else(|_| panic!("a probe"));
+            assert!(circuit.enter(BOUNDS).is_err(), "one at a time");
             assert_eq!(probe.failed(), Some(Opened { lasts: Duration::from_secs(next), is_first: false }));
         }
         tokio::time::advance(Duration::from_secs(4)).await;
-        assert!(circuit.enter(LIMITS).unwrap_or_else(|_| panic!("a probe")).succeeded());
+        assert!(circuit.enter(BOUNDS).unwrap_or_else(|_| panic!("a probe")).succeeded());
         assert_eq!((fail(&circuit), fail(&circuit)), (None, None), "from the beginning");
     }
 
@@ -166,7 +166,7 @@ mod tests {
         let circuit = Circuit::default();
         assert_eq!([fail(&circuit), fail(&circuit), fail(&circuit)].map(|open| open.is_some()), [false, false, true]);
         tokio::time::advance(Duration::from_secs(2)).await;
-        drop(circuit.enter(LIMITS));
-        assert!(circuit.enter(LIMITS).is_ok());
+        drop(circuit.enter(BOUNDS));
+        assert!(circuit.enter(BOUNDS).is_ok());
     }
 }

@@ -1,22 +1,22 @@
 //! Floor 1: the one way out to any network: origins, DNS and TCP, TLS, the pools of the data plane and the one-shot client of the control plane.
 
+pub mod bounds;
 pub mod circuit;
 pub mod connect;
 pub mod dns;
 pub mod fetch;
 pub mod identity;
-pub mod limits;
 pub mod origin;
 pub mod pool;
 pub mod reach;
 pub mod tls;
 pub mod trust;
 
+pub use bounds::{Bounds, CircuitBounds};
 pub use circuit::{Circuit, Pass};
 pub use connect::{ConnectError, ConnectFault, Connector};
 pub use fetch::{Fetch, FetchError, FetchFault};
 pub use identity::{IdentityFault, TlsIdentity};
-pub use limits::{CircuitLimits, Limits};
 pub use origin::{BadHost, Origin, OriginId};
 pub use pool::{Lease, Pool, SendFault, Stage, Unsent};
 pub use reach::Reach;

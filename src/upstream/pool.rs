@@ -5,8 +5,8 @@
 //! no connection and may open no further one waits in line (`pool/place.rs`).
 //! Deliberately absent: any retry of a request that may have been seen by the upstream. That is the proxy's decision.
 
+use super::bounds::Bounds;
 use super::connect::{ConnectError, Connector, Io};
-use super::limits::Limits;
 use super::origin::{Origin, OriginId};
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -83,7 +83,7 @@ impl<B> From<SendFault> for Unsent<B> {
 /// A worker's pool; `B` is the request body it sends.
 pub struct Pool<B> {
     connector: Connector,
-    limits: Cell<Limits>,
+    bounds: Cell<Bounds>,
     places: RefCell<HashMap<OriginId, Rc<Place<B>>>>,
 }
 
@@ -145,16 +145,16 @@ where
     B::Error: Into<BoxError>,
 {
     pub fn new(connector: Connector) -> Rc<Self> {
-        Rc::new(Pool { connector, limits: Cell::default(), places: RefCell::default() })
+        Rc::new(Pool { connector, bounds: Cell::default(), places: RefCell::default() })
     }
 
-    pub fn limits(&self) -> Limits {
-        self.limits.get()
+    pub fn bounds(&self) -> Bounds {
+        self.bounds.get()
     }
 
     /// For connections from now on; those that stand are kept.
-    pub fn set_limits(&self, limits: Limits) {
-        self.limits.set(limits);
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.set(bounds);
     }
 
     /// Sends a request whose URI is in origin form and whose `Host` is set, on an idle connection or a new one.
@@ -176,7 +176,7 @@ where
                 Some(sender) => sender,
                 None => {
                     stage.connecting.set(true);
-                    let turn = place.turn(&self.limits.get()).await;
+                    let turn = place.turn(&self.bounds.get()).await;
                     stage.connecting.set(false);
                     stage.connected.set(Some(Instant::now()));
                     match turn {
@@ -249,7 +249,7 @@ where
     }
 
     fn leased(&self, response: Response<Incoming>, sender: http1::SendRequest<B>, permit: Permit<B>) -> (Response<Incoming>, Lease<B>) {
-        let keep = self.limits.get().idle;
+        let keep = self.bounds.get().idle;
         let keep = told_to_keep(response.headers()).map_or(keep, |told| told.min(keep));
         (response, Lease { held: Some(Held { sender, permit, keep }) })
     }

@@ -3,7 +3,7 @@
 //! First come, first served: a connection that is given back goes to who waits longest, not to who asks next.
 
 use super::Sender;
-use crate::upstream::limits::Limits;
+use crate::upstream::bounds::Bounds;
 use hyper::client::conn::{http1, http2};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -77,25 +77,25 @@ impl<B: 'static> Place<B> {
     }
 
     /// A permit to open a connection, at once or in line. `None`: the line is full, or the wait was too long.
-    pub(super) async fn turn(self: &Rc<Self>, limits: &Limits) -> Option<Turn<B>> {
-        if self.open.get() < limits.connections_max {
+    pub(super) async fn turn(self: &Rc<Self>, bounds: &Bounds) -> Option<Turn<B>> {
+        if self.open.get() < bounds.connections_max {
             self.open.set(self.open.get() + 1);
             return Some(Turn::Open(Permit { place: Rc::downgrade(self) }));
         }
         let turn = {
             let mut line = self.line.borrow_mut();
-            if line.len() >= limits.waiting_max {
+            if line.len() >= bounds.waiting_max {
                 // Who gave up is in nobody's way.
                 line.retain(|waiting| !waiting.is_closed());
             }
-            if line.len() >= limits.waiting_max {
+            if line.len() >= bounds.waiting_max {
                 return None;
             }
             let (tell, turn) = oneshot::channel();
             line.push_back(tell);
             turn
         };
-        tokio::time::timeout(limits.wait, turn).await.ok()?.ok()
+        tokio::time::timeout(bounds.wait, turn).await.ok()?.ok()
     }
 
     pub(super) fn distrust(&self) {
