@@ -15,6 +15,7 @@ mod forward;
 mod guard;
 mod headers;
 mod location;
+mod http2;
 mod nonce;
 mod placeholder;
 mod relay;
@@ -120,7 +121,12 @@ impl Proxy {
     pub async fn handle(self: Rc<Self>, peer: Rc<Peer>, request: Request<Incoming>) -> Response<ProxyBody> {
         let view = self.view();
         let cx = Context::open(&self.ids, &request);
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
+        if head.version == http::Version::HTTP_2
+            && let Err(failed) = http2::to_origin_form(&mut head)
+        {
+            return failed.into_response(&view, cx);
+        }
         match self.run(&view, &peer, &cx, &head, incoming).await {
             Ok(response) => response,
             Err(failed) => failed.into_response(&view, cx),

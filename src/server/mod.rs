@@ -2,10 +2,12 @@
 
 pub mod admin;
 mod body;
+mod connection;
 pub mod control;
 pub mod listen;
 pub mod pages;
 pub mod public;
+mod sniff;
 pub mod worker;
 
 pub use listen::BindError;
