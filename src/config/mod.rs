@@ -12,6 +12,7 @@ mod fields;
 mod headers;
 mod interpolate;
 mod listen;
+mod listen_tls;
 mod load;
 mod logo;
 mod mint;
@@ -40,8 +41,8 @@ pub use providers::Definition;
 pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
-    ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener, Logo,
-    OriginListener, ResponseAs, Route, RouteOrigin, SendAs, Snapshot, Special, Startup, StoreKind, Timeouts,
+    ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener, ListenerTls, Logo,
+    OriginListener, ResponseAs, Route, RouteOrigin, SendAs, ServerTls, Snapshot, Special, Startup, StoreKind, Timeouts,
 };
 pub use sources::Env;
 

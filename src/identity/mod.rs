@@ -3,5 +3,5 @@
 pub mod caller;
 pub mod end_user;
 
-pub use caller::{Caller, CallerRefused, Callers, KEY_HEADER};
+pub use caller::{Behind, Caller, CallerRefused, Callers, KEY_HEADER};
 pub use end_user::{EndUser, EndUserRules, IdentityError, check_name};

@@ -143,7 +143,7 @@ impl Proxy {
     ) -> Result<Response<ProxyBody>, ProxyError> {
         let snapshot = &*view.snapshot;
         let host = guard::check(snapshot.guard_of(peer.via.origin), peer, head)?;
-        let caller = snapshot.callers.identify(&head.headers, peer.uid);
+        let caller = snapshot.callers.identify(&head.headers, peer.behind());
         let unknown = caller.is_err();
         if unknown && !snapshot.has_placeholders && peer.via.placeholder != Some(true) {
             return Err(ProxyError::CallerRefused("caller"));
@@ -159,7 +159,7 @@ impl Proxy {
         let shown = self.placeholder(snapshot, peer, target.route, head).map_err(hidden)?;
         let caller = match shown.as_ref().and_then(|shown| shown.key.as_deref()) {
             None => caller,
-            key => snapshot.callers.identify_with(&head.headers, peer.uid, key),
+            key => snapshot.callers.identify_with(&head.headers, peer.behind(), key),
         };
         guard::may_call(caller.map_err(|_| ProxyError::CallerRefused("caller"))?, target.route)?;
         let who = self.who(snapshot, target.route, &head.headers, shown.as_ref().map(|shown| &*shown.name))?;

@@ -2,9 +2,11 @@
 
 use super::connection::{self, HEAD_WITHIN, Stop};
 use super::listen::Bound;
-use super::sniff::{self, Rewound, Spoken};
 use super::Phase;
+use super::sniff::{self, Rewound, Spoken};
+use super::tls::{self, HANDSHAKES_MAX, Secured, Tls};
 use crate::proxy::{Peer, Proxy, Via};
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -13,10 +15,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
@@ -26,6 +29,15 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How long connections are kept open at the beginning of a drain: for the first call of one that was just accepted, and so that busy clients
 /// are told `Connection: close` with an answer instead of finding their connection gone under a call.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// A socket of the proxy's, and what is to be known of it.
+#[derive(Debug)]
+pub struct Port {
+    pub bound: Bound,
+    pub via: Via,
+    /// Of TCP alone: what stands on a unix socket is this machine's.
+    pub tls: Option<Tls>,
+}
 
 /// The running workers.
 #[derive(Debug)]
@@ -38,7 +50,7 @@ impl Workers {
     ///
     /// # Errors
     /// When a thread or its runtime cannot be had.
-    pub fn start<F>(sets: Vec<Vec<(Bound, Via)>>, phase: &watch::Receiver<Phase>, make: F) -> io::Result<Workers>
+    pub fn start<F>(sets: Vec<Vec<Port>>, phase: &watch::Receiver<Phase>, make: F) -> io::Result<Workers>
     where
         F: Fn() -> Rc<Proxy> + Clone + Send + 'static,
     {
@@ -72,27 +84,29 @@ struct Worker {
     proxy: Rc<Proxy>,
     live: RefCell<HashMap<u64, Rc<Stop>>>,
     next: Cell<u64>,
+    handshaking: Cell<usize>,
     /// Answers say `Connection: close` (RFC 9112 §9.6).
     closing: Cell<bool>,
     /// Wakes those who wait for a connection to end: the accept loops at their limit, the drain for the last one.
     ended: tokio::sync::Notify,
 }
 
-async fn run(set: Vec<(Bound, Via)>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy>) -> io::Result<()> {
+async fn run(set: Vec<Port>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy>) -> io::Result<()> {
     let worker = Rc::new(Worker {
         proxy,
         live: RefCell::default(),
         next: Cell::new(0),
+        handshaking: Cell::new(0),
         closing: Cell::new(false),
         ended: tokio::sync::Notify::new(),
     });
     let mut accepting = Vec::new();
-    for (bound, via) in set {
+    for Port { bound, via, tls } in set {
         let (worker, phase) = (Rc::clone(&worker), phase.clone());
         accepting.push(match bound {
             Bound::Tcp { listener, address } => {
                 let listener = TcpListener::from_std(listener)?;
-                tokio::task::spawn_local(accept_tcp(worker, listener, (address.ip(), via), phase))
+                tokio::task::spawn_local(accept_tcp(worker, listener, (address.ip(), via, tls), phase))
             }
             Bound::Unix { listener } => {
                 let listener = UnixListener::from_std(listener)?;
@@ -144,14 +158,22 @@ async fn run(set: Vec<(Bound, Via)>, mut phase: watch::Receiver<Phase>, proxy: R
     }
 }
 
-async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, (bound, via): (std::net::IpAddr, Via), mut phase: watch::Receiver<Phase>) {
+async fn accept_tcp(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    (bound, via, tls): (IpAddr, Via, Option<Tls>),
+    mut phase: watch::Receiver<Phase>,
+) {
     let port = listener.local_addr().ok().map(|address| address.port());
-    let peer = Rc::new(Peer { unix: false, uid: None, bound: Some(bound), port, via });
+    let peer = Rc::new(Peer { bound: Some(bound), port, via, ..Peer::default() });
     let accept = |accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>| {
         let (stream, _) = accepted?;
         // Answers go out at once; without this, small ones wait for the client's acknowledgement.
         stream.set_nodelay(true)?;
-        serve(&worker, stream, Rc::clone(&peer));
+        match &tls {
+            None => serve(&worker, stream, Rc::clone(&peer)),
+            Some(tls) => serve_tls(&worker, stream, Rc::clone(&peer), tls.clone()),
+        }
         Ok(())
     };
     loop {
@@ -177,7 +199,7 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, via: Via, mut p
     let accept = |accepted: io::Result<(tokio::net::UnixStream, tokio::net::unix::SocketAddr)>| {
         let (stream, _) = accepted?;
         let uid = stream.peer_cred()?.uid();
-        serve(&worker, stream, Rc::new(Peer { unix: true, uid: Some(uid), bound: None, port: None, via }));
+        serve(&worker, stream, Rc::new(Peer { unix: true, uid: Some(uid), via, ..Peer::default() }));
         Ok(())
     };
     loop {
@@ -236,16 +258,67 @@ where
 {
     let stop = Stop::new();
     let end = worker.enter(&stop);
+    tokio::task::spawn_local(async move { sniff_and_serve(&end.worker, stream, peer, stop).await });
+}
+
+async fn sniff_and_serve<S>(worker: &Rc<Worker>, stream: S, peer: Rc<Peer>, stop: Rc<Stop>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Losing the sniffing is safe: nothing was begun.
+    let sniffed = tokio::select! {
+        sniffed = tokio::time::timeout(HEAD_WITHIN, sniff::sniff(stream)) => sniffed,
+        () = stop.asked() => return,
+    };
+    if let Ok(Ok(Some(found))) = sniffed {
+        serve_http(worker, found, peer, stop).await;
+    }
+}
+
+/// The same behind TLS. The handshake is the connection's own work: the accept loop goes on.
+fn serve_tls(worker: &Rc<Worker>, stream: TcpStream, peer: Rc<Peer>, tls: Tls) {
+    if worker.handshaking.get() >= HANDSHAKES_MAX {
+        tracing::debug!("a connection was closed: too many handshakes are under way");
+        return;
+    }
+    let stop = Stop::new();
+    let end = worker.enter(&stop);
+    let shaking = Shaking::begin(worker);
     tokio::task::spawn_local(async move {
-        // Losing the sniffing is safe: nothing was begun.
-        let sniffed = tokio::select! {
-            sniffed = tokio::time::timeout(HEAD_WITHIN, sniff::sniff(stream)) => sniffed,
+        // Losing the handshake is safe: nothing was begun.
+        let secured = tokio::select! {
+            secured = tls.handshake(stream) => secured,
             () = stop.asked() => return,
         };
-        if let Ok(Ok(Some((spoken, stream)))) = sniffed {
-            serve_http(&end.worker, (spoken, stream), peer, stop).await;
-        }
+        drop(shaking);
+        let Secured { stream, cert_sans } = match secured {
+            Ok(secured) => secured,
+            Err(error) => return tracing::debug!(%error, "a TLS handshake failed"),
+        };
+        let peer = if cert_sans.is_empty() { peer } else { Rc::new(Peer { cert_sans, ..Peer::clone(&peer) }) };
+        let spoken = match tls::alpn(&stream) {
+            Some(b"h2") => Spoken::Http2,
+            Some(_) => Spoken::Http1,
+            None => return sniff_and_serve(&end.worker, stream, peer, stop).await,
+        };
+        serve_http(&end.worker, (spoken, Rewound::new(stream, Bytes::new())), peer, stop).await;
     });
+}
+
+/// A handshake under way, counted for as long as it lives.
+struct Shaking(Rc<Worker>);
+
+impl Shaking {
+    fn begin(worker: &Rc<Worker>) -> Shaking {
+        worker.handshaking.set(worker.handshaking.get() + 1);
+        Shaking(Rc::clone(worker))
+    }
+}
+
+impl Drop for Shaking {
+    fn drop(&mut self) {
+        self.0.handshaking.set(self.0.handshaking.get().saturating_sub(1));
+    }
 }
 
 async fn serve_http<S>(worker: &Rc<Worker>, (spoken, stream): (Spoken, Rewound<S>), peer: Rc<Peer>, stop: Rc<Stop>)

@@ -11,7 +11,7 @@ pub mod trust;
 
 pub use connect::{ConnectError, ConnectFault, Connector};
 pub use fetch::{Fetch, FetchError, FetchFault};
-pub use identity::{IdentityFault, TlsIdentity};
+pub use identity::{IdentityFault, TlsIdentity, certified};
 pub use origin::{BadHost, Origin, OriginId};
 pub use pool::{Lease, Pool, SendFault, Stage};
 pub use reach::Reach;
