@@ -132,23 +132,20 @@ async fn trailers_pass_both_ways() {
 
 #[tokio::test]
 async fn a_drain_says_goaway_and_finishes_the_calls_under_way() {
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    let released = std::sync::Mutex::new(released);
-    let upstream = Upstream::start(move |seen| {
-        if seen.target == "/slow" {
-            let _ = released.lock().expect("unpoisoned").recv();
-        }
-        Reply::ok("", "ok")
-    })
-    .await;
-    let world = Plan::new().up(upstream.address, "").start().await;
-    world.connect(MEGAN).await;
+    let (world, upstream, _) = world("").await;
     let (sender, ended) = client(world.proxy).await;
     let (_idle, idle_ended) = client(world.proxy).await;
-    let slow = sender.clone();
-    let calling =
-        tokio::spawn(async move { call(&slow, request("GET", "/up/slow", &[("x-end-user", MEGAN)]).body(empty()).expect("a request")).await });
-    until("the call is upstream", async || upstream.seen().iter().any(|seen| seen.target == "/slow")).await;
+    // A call that lasts until its body is through.
+    let (release, released) = tokio::sync::oneshot::channel::<()>();
+    let rest = async move {
+        let _ = released.await;
+        Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"rest")))
+    };
+    let first = futures_util::future::ready(Ok(Frame::data(Bytes::from_static(b"first "))));
+    let body = StreamBody::new(futures_util::StreamExt::chain(futures_util::stream::once(first), futures_util::stream::once(rest)));
+    let slow = request("POST", "/up/slow", &[("x-end-user", MEGAN)]).body(body.boxed()).expect("a request");
+    let calling = tokio::spawn(async move { call(&sender, slow).await });
+    until("the call is upstream", async || upstream.bytes().contains("first ")).await;
     let World { running, .. } = world;
     let stopping = tokio::spawn(running.stop());
     within("the idle one is told", idle_ended).await.expect("no panic").expect("in good order");
