@@ -2,8 +2,8 @@
 
 use super::error::At;
 use super::fields::{Fields, Problems, Shape, list};
-use super::node::{Node, Value};
 use super::listen_tls::{self, For};
+use super::node::{Node, Value};
 use super::scalar;
 use super::snapshot::{Bind, Listener, ListenerTls, ServerTls};
 use super::sources::Sources;
@@ -58,7 +58,11 @@ pub(super) fn read<'n>(root: &Fields<'n>, sources: &Sources<'_>) -> Listen<'n> {
         && !admin.tls
     {
         let hint = "write `{bind: …, tls: {cert: …, key: …}}`, or bind it to loopback or a unix socket and reach it through an ssh tunnel";
-        problems.say(&node.at, "an admin listener off loopback and unix sockets needs `tls`: its tokens would travel in clear", Some(hint.into()));
+        problems.say(
+            &node.at,
+            "an admin listener off loopback and unix sockets needs `tls`: its tokens would travel in clear",
+            Some(hint.into()),
+        );
     }
     let off = Listener::default();
     refuse_shared(&fields, &[("proxy", &proxy), ("public", &public), ("admin", &admin), ("health", health.as_ref().unwrap_or(&off))]);
@@ -100,13 +104,7 @@ pub(super) fn is_exposed(proxy: &Listener, allow_anonymous: bool, no_callers: bo
     no_callers && !allow_anonymous && proxy.binds.iter().any(|bind| !is_local(bind))
 }
 
-fn listener(
-    node: &Node,
-    sources: &Sources<'_>,
-    problems: &Problems,
-    name: &str,
-    tls: &mut Option<Arc<ServerTls>>,
-) -> Option<Listener> {
+fn listener(node: &Node, sources: &Sources<'_>, problems: &Problems, name: &str, tls: &mut Option<Arc<ServerTls>>) -> Option<Listener> {
     if matches!(node.value, Value::Scalar(_)) {
         return Some(Listener { binds: binds(node, sources, problems)?, ..Listener::default() });
     }
@@ -123,7 +121,8 @@ fn listener(
         if is_public && number > 0 {
             return usize::try_from(number).ok();
         }
-        let message = if is_public { "a browser needs one connection at least" } else { "`connections_per_address` is the public listener's" };
+        let message =
+            if is_public { "a browser needs one connection at least" } else { "`connections_per_address` is the public listener's" };
         fields.say(&node.at, message, None);
         None
     });

@@ -193,7 +193,9 @@ mod tests {
         let asking = format!("  proxy: {{bind: 127.0.0.1:1, tls: {{client_ca: \"${{CERT}}\", {}}}\n", &GOOD[1..]);
         let snapshot = load(&asking, caller).expect("taken");
         assert_eq!(snapshot.callers.0[0].cert_sans, ["spiffe://prod/app".into()]);
-        for (san, message) in [("'*.a.b'", "no wildcards"), ("a@b.c", "e-mail"), ("''", "is empty"), ("[]", "names no"), ("'a b'", "neither")] {
+        for (san, message) in
+            [("'*.a.b'", "no wildcards"), ("a@b.c", "e-mail"), ("''", "is empty"), ("[]", "names no"), ("'a b'", "neither")]
+        {
             bad(&asking, &format!("callers: [{{name: a, cert_san: {san}}}]\n"), ":3:", message);
         }
         let open = load(&asking, "").expect("taken");

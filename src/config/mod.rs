@@ -41,8 +41,8 @@ pub use providers::Definition;
 pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
-    ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener, ListenerTls, Logo,
-    OriginListener, ResponseAs, Route, RouteOrigin, SendAs, ServerTls, Snapshot, Special, Startup, StoreKind, Timeouts,
+    ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener,
+    ListenerTls, Logo, OriginListener, ResponseAs, Route, RouteOrigin, SendAs, ServerTls, Snapshot, Special, Startup, StoreKind, Timeouts,
 };
 pub use sources::Env;
 

@@ -121,10 +121,16 @@ fn cert_san(node: &Node, fields: &Fields<'_>) -> Option<Box<str>> {
             false => "expected a URI such as `spiffe://trust.domain/workload`",
         },
         _ if text.contains('@') => "certificates are known by DNS names and URIs, not by e-mail addresses",
-        _ if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) => return Some(text.to_ascii_lowercase().into()),
+        _ if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) => {
+            return Some(text.to_ascii_lowercase().into());
+        }
         _ => "this is neither a DNS name nor a URI",
     };
-    fields.say(&node.at, fault, Some("write the subject alternative name as the certificate has it: `openssl x509 -noout -ext subjectAltName`".into()));
+    fields.say(
+        &node.at,
+        fault,
+        Some("write the subject alternative name as the certificate has it: `openssl x509 -noout -ext subjectAltName`".into()),
+    );
     None
 }
 

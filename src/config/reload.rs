@@ -173,7 +173,8 @@ impl Live {
 
 /// The certificates of the listeners that run: the new config's, or those before where it has none by now.
 fn live_tls(running: &Startup, before: &ListenerTls, new: &ListenerTls, origins: &[origins::Origin]) -> ListenerTls {
-    let one = |runs: bool, new: &Option<Arc<ServerTls>>, before: &Option<Arc<ServerTls>>| new.clone().or_else(|| before.clone()).filter(|_| runs);
+    let one =
+        |runs: bool, new: &Option<Arc<ServerTls>>, before: &Option<Arc<ServerTls>>| new.clone().or_else(|| before.clone()).filter(|_| runs);
     ListenerTls {
         proxy: one(running.proxy.tls, &new.proxy, &before.proxy),
         public: one(running.public.tls, &new.public, &before.public),

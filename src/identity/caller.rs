@@ -168,7 +168,14 @@ mod tests {
     use http::HeaderValue;
 
     fn caller(name: &str, key: Option<&str>, uid: Option<u32>) -> Caller {
-        Caller { name: name.into(), key_sha256: key.map(|key| sha256(key.as_bytes())), uid, cert_sans: Vec::new(), routes: None, providers: None }
+        Caller {
+            name: name.into(),
+            key_sha256: key.map(|key| sha256(key.as_bytes())),
+            uid,
+            cert_sans: Vec::new(),
+            routes: None,
+            providers: None,
+        }
     }
 
     fn check(lines: &[(&'static str, &str)], peer_uid: Option<u32>, expected: Result<&str, CallerRefused>) {
@@ -178,7 +185,9 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_str(value).expect("a value"));
         }
-        let found = callers.identify(&headers, Behind { uid: peer_uid, ..Behind::default() }).map(|caller| caller.map_or("anyone", |caller| &*caller.name));
+        let found = callers
+            .identify(&headers, Behind { uid: peer_uid, ..Behind::default() })
+            .map(|caller| caller.map_or("anyone", |caller| &*caller.name));
         assert_eq!(found, expected, "{lines:?} {peer_uid:?}");
     }
 

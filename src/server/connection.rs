@@ -3,14 +3,16 @@
 //! The limits are those against floods and clients that stand still (RFC 9113 §10.5). What they bound is told in docs/operations.md.
 
 use super::sniff::{Rewound, Spoken};
+use super::stall::{self, Watched};
 use crate::proxy::ProxyBody;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
-use hyper::service::HttpService;
+use hyper::service::{HttpService, Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,8 +25,10 @@ use tokio::time::Instant;
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(75);
 /// The longest request head, in bytes; past it hyper answers 431 and closes.
 pub(super) const HEAD_MAX: usize = 64 * 1024;
-/// How long a connection that was asked to end for idling may take to do so.
-const IDLE_GRACE: Duration = Duration::from_secs(15);
+/// How long an HTTP/2 connection may be there without ever a call: its client may never have come as far as HTTP/2.
+const SILENT_MAX: Duration = Duration::from_secs(90);
+/// How long one that was asked to end may take to read the rest of its answers.
+const LINGER_MAX: Duration = Duration::from_secs(600);
 
 /// The most calls at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
@@ -50,11 +54,18 @@ pub(super) struct Stop {
     waker: RefCell<Option<Waker>>,
     /// Since when an HTTP/2 connection has had no call; `None` while there is one. HTTP/1 is timed by hyper.
     idle_since: Cell<Option<Instant>>,
+    had_call: Cell<bool>,
 }
 
 impl Stop {
     pub(super) fn new() -> Rc<Stop> {
-        Rc::new(Stop { asked: Cell::new(false), killed: Cell::new(false), waker: RefCell::default(), idle_since: Cell::new(None) })
+        Rc::new(Stop {
+            asked: Cell::new(false),
+            killed: Cell::new(false),
+            waker: RefCell::default(),
+            idle_since: Cell::new(None),
+            had_call: Cell::new(false),
+        })
     }
 
     pub(super) fn ask(&self) {
@@ -72,7 +83,8 @@ impl Stop {
     pub(super) fn sweep(&self, now: Instant) {
         let Some(since) = self.idle_since.get() else { return };
         let idle = now.saturating_duration_since(since);
-        if idle > HEAD_WITHIN + IDLE_GRACE {
+        let idle_max = if self.had_call.get() { LINGER_MAX } else { SILENT_MAX };
+        if idle > idle_max {
             self.killed.set(true);
             self.wake();
         } else if idle > HEAD_WITHIN {
@@ -105,9 +117,8 @@ impl Stop {
 pub(super) async fn serve<S, T>(spoken: Spoken, stream: Rewound<S>, stop: Rc<Stop>, service: T) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    T: HttpService<Incoming, ResBody = ProxyBody> + hyper::service::Service<Request<Incoming>, Response = Response<ProxyBody>> + 'static,
-    <T as HttpService<Incoming>>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    <T as HttpService<Incoming>>::Future: 'static,
+    T: Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible> + 'static,
+    T::Future: 'static,
 {
     let io = TokioIo::new(stream);
     match spoken {
@@ -135,7 +146,13 @@ where
                 .max_send_buf_size(SEND_BUFFER_MAX)
                 .keep_alive_interval(PING_EVERY)
                 .keep_alive_timeout(PING_WITHIN)
-                .serve_connection(io, service);
+                .serve_connection(
+                    io,
+                    service_fn(move |request| {
+                        let answering = service.call(request);
+                        async move { answering.await.map(|answer| answer.map(Watched::new)) }
+                    }),
+                );
             Serve { connection, stop }.await
         }
     }
@@ -152,9 +169,10 @@ impl<F: Future + 'static> Executor<F> for Streams {
     fn execute(&self, call: F) {
         self.open.set(self.open.get() + 1);
         self.stop.idle_since.set(None);
+        self.stop.had_call.set(true);
         let open = Open(self.clone());
         tokio::task::spawn_local(async move {
-            call.await;
+            stall::Watch::new(call, stall::STILL_MAX).await;
             drop(open);
         });
     }
@@ -193,7 +211,7 @@ where
 impl<S, T> Graceful for http2::Connection<TokioIo<S>, T, Streams>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
-    T: HttpService<Incoming, ResBody = ProxyBody>,
+    T: HttpService<Incoming, ResBody = Watched>,
     T::Future: 'static,
     T::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -227,5 +245,29 @@ where
         }
         this.stop.remember(cx);
         this.connection.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threat_17_an_idle_http_2_connection_is_asked_to_end_and_a_silent_one_ended() {
+        let after = |had_call: bool, idle: Duration| {
+            let stop = Stop::new();
+            stop.had_call.set(had_call);
+            let now = Instant::now();
+            stop.sweep(now + idle);
+            assert!(!stop.asked.get() && !stop.killed.get(), "one with a call is none");
+            stop.idle_since.set(Some(now));
+            stop.sweep(now + idle);
+            (stop.asked.get(), stop.killed.get())
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(after(true, seconds(74)), (false, false));
+        assert_eq!(after(true, seconds(91)), (true, false), "it may still read");
+        assert!(after(true, seconds(601)).1);
+        assert!(after(false, seconds(91)).1);
     }
 }

@@ -82,7 +82,11 @@ impl Drop for Place {
         let mut counts = held.lock().unwrap_or_else(PoisonError::into_inner);
         let left = counts.get(ip).map_or(0, |count| count.saturating_sub(1));
         // An address without one is forgotten, so that the table never outgrows the connections.
-        if left == 0 { counts.remove(ip) } else { counts.insert(*ip, left) };
+        if left == 0 {
+            counts.remove(ip)
+        } else {
+            counts.insert(*ip, left)
+        };
     }
 }
 

@@ -8,6 +8,7 @@ pub mod listen;
 pub mod pages;
 pub mod public;
 mod sniff;
+mod stall;
 pub mod tls;
 pub mod worker;
 

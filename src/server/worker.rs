@@ -1,8 +1,8 @@
 //! The data plane: one thread a core, each with its own runtime, sockets, upstream pool and connections. Nothing here is shared or locked.
 
+use super::Phase;
 use super::connection::{self, HEAD_WITHIN, Stop};
 use super::listen::Bound;
-use super::Phase;
 use super::sniff::{self, Rewound, Spoken};
 use super::tls::{self, HANDSHAKES_MAX, Secured, Tls};
 use crate::proxy::{Peer, Proxy, Via};

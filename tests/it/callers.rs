@@ -57,7 +57,12 @@ fn uri(name: &str) -> CertificateParams {
 }
 
 /// A connection that trusts `server`, offers `alpn`, and shows a certificate if it has one.
-pub async fn dial(address: SocketAddr, server: &Authority, identity: Option<Identity>, alpn: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
+pub async fn dial(
+    address: SocketAddr,
+    server: &Authority,
+    identity: Option<Identity>,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(server.root.clone()).expect("a root");
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
@@ -93,10 +98,7 @@ const CALLERS: &str = "callers:
 async fn a_caller_is_known_by_its_certificates_names() {
     let (server, clients, stranger) = (Authority::new(), Authority::new(), Authority::new());
     let folder = certificates(&server, &clients);
-    let listen = format!(
-        "  proxy: {{bind: 127.0.0.1:0, tls: {}}}\n  public: 127.0.0.1:0\n  admin: 127.0.0.1:0\n",
-        tls_of(&folder, true)
-    );
+    let listen = format!("  proxy: {{bind: 127.0.0.1:0, tls: {}}}\n  public: 127.0.0.1:0\n  admin: 127.0.0.1:0\n", tls_of(&folder, true));
     let other = "  other: {client_id: o, authorize_url: http://localhost/a, token_url: http://localhost/t, token_hosts: [localhost]}\n";
     let world = Plan::new().listen(&listen).top(CALLERS).providers(other).start().await;
     world.connect(MEGAN).await;
@@ -105,7 +107,8 @@ async fn a_caller_is_known_by_its_certificates_names() {
     for params in [names(&["app.internal"]), names(&["APP.INTERNAL"]), names(&["x", "app.internal"]), uri("spiffe://prod/app")] {
         get(Some(clients.sign(params)), "/photos").await.is_ok();
     }
-    for params in [names(&["other.internal"]), names(&["sub.app.internal"]), names(&["*.internal"]), uri("spiffe://prod/app2"), names(&[])] {
+    for params in [names(&["other.internal"]), names(&["sub.app.internal"]), names(&["*.internal"]), uri("spiffe://prod/app2"), names(&[])]
+    {
         refused(get(Some(clients.sign(params)), "/photos").await);
     }
     refused(get(None, "/photos").await);

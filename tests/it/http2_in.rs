@@ -113,7 +113,9 @@ async fn threat_10_many_users_at_once_on_one_connection_each_have_their_own_toke
 #[tokio::test]
 async fn trailers_pass_both_ways() {
     let upstream = Upstream::start(|_| {
-        Reply::Keep(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: grpc-status\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: 7\r\n\r\n".to_vec())
+        Reply::Keep(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: grpc-status\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: 7\r\n\r\n".to_vec(),
+        )
     })
     .await;
     let world = Plan::new().up(upstream.address, "").start().await;
