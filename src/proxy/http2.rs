@@ -1,23 +1,15 @@
-//! An HTTP/2 request in the form that everything behind it reads: HTTP/1.1's origin form.
+//! An HTTP/2 request's head as everything behind it reads one: with a `Host` line (RFC 9113 §8.3.1), and its cookie in one line (§8.2.3).
 //!
-//! `:authority` becomes the `Host` that the guard judges and routes are matched by (RFC 9113 §8.3.1), so that an ordinary request is not taken
-//! for absolute form, and the crumbs of a cookie become one line (§8.2.3). HTTP/1 requests never come here.
+//! HTTP/1 requests never come here.
 
 use super::error::ProxyError;
 use http::header::{COOKIE, HOST, HeaderValue};
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Method, Uri};
 
 /// # Errors
-/// `bad-request` when the authority names a user, differs from a `Host` line, or the target is no path.
-pub(super) fn to_origin_form(head: &mut Parts) -> Result<(), ProxyError> {
-    // Refused by the guard, and the only request whose target is an authority alone.
-    if head.method == Method::CONNECT {
-        return Ok(());
-    }
-    let mut uri = std::mem::take(&mut head.uri).into_parts();
-    if let Some(authority) = uri.authority.take() {
+/// `bad-request` when the authority names a user or differs from a `Host` line, or the path is none.
+pub(super) fn normalise(head: &mut Parts) -> Result<(), ProxyError> {
+    if let Some(authority) = head.uri.authority() {
         if authority.as_str().contains('@') {
             return Err(ProxyError::BadRequest("the :authority names a user"));
         }
@@ -31,11 +23,10 @@ pub(super) fn to_origin_form(head: &mut Parts) -> Result<(), ProxyError> {
             (Some(_), _) => return Err(ProxyError::BadRequest("the :authority and the Host header differ")),
         }
     }
-    let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    if !path.as_str().starts_with('/') && path != "*" {
+    // That of a CONNECT, which the guard refuses, has none at all.
+    if head.uri.path_and_query().is_some_and(|path| !path.as_str().starts_with('/') && path.as_str() != "*") {
         return Err(ProxyError::BadRequest("the :path does not begin with a slash"));
     }
-    head.uri = Uri::from(path);
     join_crumbs(head);
     Ok(())
 }
@@ -64,22 +55,22 @@ mod tests {
             request = request.header(*name, *value);
         }
         let mut head = request.body(()).expect("valid").into_parts().0;
-        to_origin_form(&mut head)?;
+        normalise(&mut head)?;
         let line = |name| head.headers.get_all(name).iter().map(|value| value.to_str().expect("text")).collect::<Vec<_>>().join("|");
         Ok((head.uri.to_string(), line(HOST), line(COOKIE)))
     }
 
     #[test]
-    fn the_authority_is_the_host_and_the_target_a_path() {
+    fn the_authority_is_the_host_and_crumbs_are_one_cookie() {
         let good = |uri, lines, expected: (&str, &str, &str)| {
             let found = check("GET", uri, lines).expect("taken");
             assert_eq!((&*found.0, &*found.1, &*found.2), expected);
         };
-        good("http://localhost:7070/a%2Fb?x=1", &[], ("/a%2Fb?x=1", "localhost:7070", ""));
-        good("https://evil.example/", &[], ("/", "evil.example", ""));
-        good("http://localhost/", &[("host", "LOCALHOST")], ("/", "LOCALHOST", ""));
+        good("http://localhost:7070/a%2Fb?x=1", &[], ("http://localhost:7070/a%2Fb?x=1", "localhost:7070", ""));
+        good("https://evil.example/", &[], ("https://evil.example/", "evil.example", ""));
+        good("http://localhost/", &[("host", "LOCALHOST")], ("http://localhost/", "LOCALHOST", ""));
         good("/", &[("host", "localhost")], ("/", "localhost", ""));
-        good("http://localhost/", &[("cookie", "a=b"), ("cookie", "c=d; e=f")], ("/", "localhost", "a=b; c=d; e=f"));
+        good("http://localhost/", &[("cookie", "a=b"), ("cookie", "c=d; e=f")], ("http://localhost/", "localhost", "a=b; c=d; e=f"));
         for (uri, lines) in [
             ("http://a@localhost/", &[][..]),
             ("http://localhost/", &[("host", "evil.example")][..]),

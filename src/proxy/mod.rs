@@ -14,8 +14,8 @@ mod follow;
 mod forward;
 mod guard;
 mod headers;
-mod location;
 mod http2;
+mod location;
 mod nonce;
 mod placeholder;
 mod relay;
@@ -123,7 +123,7 @@ impl Proxy {
         let cx = Context::open(&self.ids, &request);
         let (mut head, incoming) = request.into_parts();
         if head.version == http::Version::HTTP_2
-            && let Err(failed) = http2::to_origin_form(&mut head)
+            && let Err(failed) = http2::normalise(&mut head)
         {
             return failed.into_response(&view, cx);
         }
