@@ -9,9 +9,10 @@ use crate::identity::Keys;
 use crate::oauth::{KeySets, TokenClient};
 use crate::proxy::{Proxy, Via};
 use crate::server::admin::{self, Admin};
+use crate::server::control::Entry;
 use crate::server::listen::{self, Bound};
 use crate::server::public::Public;
-use crate::server::{BindError, Phase, Workers, control};
+use crate::server::{BindError, Phase, Port, Tls, Which, Workers, control};
 use crate::store::keyfile::{self, KeyFileError, Made};
 use crate::store::memory::MemoryStore;
 use crate::store::seal::{BadKey, Sealer, SealingKey};
@@ -122,7 +123,7 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     let addresses = |sets: &[Vec<Bound>]| -> Vec<SocketAddr> { sets.iter().take(1).flatten().filter_map(Bound::tcp).collect() };
     let (proxy, public, admin_at, health) = (addresses(&proxies), addresses(&publics), addresses(&admins), addresses(&healths));
     let origins: Vec<SocketAddr> = origin_sets.iter().flat_map(|sets| addresses(sets)).collect();
-    let proxies = workers_sets(startup, proxies, origin_sets);
+    let proxies = workers_sets(&live, proxies, origin_sets);
 
     let workers = {
         let (live, keeper) = (Arc::clone(&live), Arc::clone(&keeper));
@@ -138,16 +139,19 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     let pages = Public::new(Arc::clone(&connect));
     for bound in publics.into_iter().flatten() {
         let pages = Arc::clone(&pages);
-        control::serve(bound, phases.clone(), move |peer, request| Arc::clone(&pages).handle(peer, request))?;
+        let entry = Entry::strangers(tls_of(&live, startup.public.tls, Which::Public), startup.public.per_address_max);
+        control::serve(bound, entry, phases.clone(), move |peer, request| Arc::clone(&pages).handle(peer, request))?;
     }
     let admin = Admin::new(Arc::clone(&connect), tokens, admin_peers(startup), startup.admin.hosts.clone());
     for bound in admins.into_iter().flatten() {
         let admin = Arc::clone(&admin);
-        control::serve(bound, phases.clone(), move |peer, request| Arc::clone(&admin).handle(peer, request))?;
+        let entry = Entry::known(tls_of(&live, startup.admin.tls, Which::Admin));
+        control::serve(bound, entry, phases.clone(), move |peer, request| Arc::clone(&admin).handle(peer, request))?;
     }
     for bound in healths.into_iter().flatten() {
         let admin = Arc::clone(&admin);
-        control::serve(bound, phases.clone(), move |_, request| {
+        let entry = Entry::known(tls_of(&live, startup.health.as_ref().is_some_and(|health| health.tls), Which::Health));
+        control::serve(bound, entry, phases.clone(), move |_, request| {
             let answer = admin::health_only(&admin, &request);
             async move { answer }
         })?;
@@ -175,16 +179,28 @@ fn prepare_key_sets(live: &Arc<Live>, key_sets: KeySets) {
 }
 
 /// What each worker listens on: its sockets of the proxy listener and of every origin.
-fn workers_sets(startup: &Startup, proxies: Vec<Vec<Bound>>, origins: Vec<Vec<Vec<Bound>>>) -> Vec<Vec<(Bound, Via)>> {
-    let with = |sets: Vec<Bound>, via: Via| sets.into_iter().map(move |bound| (bound, via));
+fn workers_sets(live: &Arc<Live>, proxies: Vec<Vec<Bound>>, origins: Vec<Vec<Vec<Bound>>>) -> Vec<Vec<Port>> {
+    let snapshot = live.snapshot();
+    let startup = &snapshot.startup;
+    let with = |sets: Vec<Bound>, via: Via| {
+        let (tls, which) = match via.origin {
+            None => (startup.proxy.tls, Which::Proxy),
+            Some(number) => (startup.origins.get(number).is_some_and(|origin| origin.tls), Which::Origin(number)),
+        };
+        sets.into_iter().map(move |bound| Port { bound, via, tls: tls_of(live, tls, which) })
+    };
     let via = Via { placeholder: startup.proxy.placeholder, origin: None };
-    let mut all: Vec<Vec<(Bound, Via)>> = proxies.into_iter().map(|set| with(set, via).collect()).collect();
+    let mut all: Vec<Vec<Port>> = proxies.into_iter().map(|set| with(set, via).collect()).collect();
     for (number, sets) in origins.into_iter().enumerate() {
         for (worker, set) in all.iter_mut().zip(sets) {
             worker.extend(with(set, Via { placeholder: None, origin: Some(number) }));
         }
     }
     all
+}
+
+fn tls_of(live: &Arc<Live>, is_on: bool, which: Which) -> Option<Tls> {
+    is_on.then(|| Tls::new(live, which))
 }
 
 /// What browsers see. A port that the system chose is known only now.
@@ -282,7 +298,8 @@ impl Offline {
         let pages = Public::new(Arc::clone(&self.connect));
         for bound in listen::bind(&startup.public, "public", 1)?.into_iter().flatten() {
             let pages = Arc::clone(&pages);
-            control::serve(bound, self.phase.subscribe(), move |peer, request| Arc::clone(&pages).handle(peer, request))?;
+            let entry = Entry::strangers(tls_of(&self.live, startup.public.tls, Which::Public), startup.public.per_address_max);
+            control::serve(bound, entry, self.phase.subscribe(), move |peer, request| Arc::clone(&pages).handle(peer, request))?;
         }
         Ok(())
     }

@@ -2,11 +2,13 @@
 
 use super::error::At;
 use super::fields::{Fields, Problems, Shape, list};
+use super::listen_tls::{self, For};
 use super::node::{Node, Value};
 use super::scalar;
-use super::snapshot::{Bind, Listener};
+use super::snapshot::{Bind, Listener, ListenerTls, ServerTls};
 use super::sources::Sources;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use url::Url;
 
 const LISTEN: Shape = Shape { name: "Listen", said: "`listen`" };
@@ -23,6 +25,7 @@ pub(super) struct Listen<'n> {
     pub(super) proxy_at: At,
     /// The entries of `origins`, which are read when the providers are known.
     pub(super) origins: &'n [Node],
+    pub(super) tls: ListenerTls,
 }
 
 pub(super) fn read<'n>(root: &Fields<'n>, sources: &Sources<'_>) -> Listen<'n> {
@@ -36,22 +39,28 @@ pub(super) fn read<'n>(root: &Fields<'n>, sources: &Sources<'_>) -> Listen<'n> {
         allow_anonymous: false,
         proxy_at: root.at.clone(),
         origins: &[],
+        tls: ListenerTls::default(),
     };
     let Some(fields) = root.section("listen", LISTEN) else { return defaults };
-    let one = |key, default| match fields.get(key) {
-        Some(node) => listener(node, sources, problems, key == "proxy").unwrap_or(default),
+    let mut tls = ListenerTls::default();
+    let one = |key, default, tls: &mut Option<Arc<ServerTls>>| match fields.get(key) {
+        Some(node) => listener(node, sources, problems, key, tls).unwrap_or(default),
         None => default,
     };
-    let (proxy, public, admin) = (one("proxy", defaults.proxy), one("public", defaults.public), one("admin", defaults.admin));
-    let health = fields.get("health").filter(|node| !is_off(node)).and_then(|node| listener(node, sources, problems, false));
+    let proxy = one("proxy", defaults.proxy, &mut tls.proxy);
+    let public = one("public", defaults.public, &mut tls.public);
+    let admin = one("admin", defaults.admin, &mut tls.admin);
+    let health = fields.get("health").filter(|node| !is_off(node));
+    let health = health.and_then(|node| listener(node, sources, problems, "health", &mut tls.health));
     let proxy_at = fields.get("proxy").map_or_else(|| fields.at.clone(), |node| node.at.clone());
     if let Some(node) = fields.peek("admin")
         && admin.binds.iter().any(|bind| !is_local(bind))
+        && !admin.tls
     {
-        let hint = "bind it to loopback or a unix socket, and reach it from elsewhere through an ssh tunnel or a proxy with TLS";
+        let hint = "write `{bind: …, tls: {cert: …, key: …}}`, or bind it to loopback or a unix socket and reach it through an ssh tunnel";
         problems.say(
             &node.at,
-            "an admin listener off loopback and unix sockets needs `tls`, which is not in this version yet",
+            "an admin listener off loopback and unix sockets needs `tls`: its tokens would travel in clear",
             Some(hint.into()),
         );
     }
@@ -60,9 +69,8 @@ pub(super) fn read<'n>(root: &Fields<'n>, sources: &Sources<'_>) -> Listen<'n> {
     let allowed_origins = allowed_origins(&fields);
     let allow_anonymous = fields.flag("allow_anonymous").unwrap_or(false);
     let origins = fields.list("origins").unwrap_or_default();
-    fields.not_yet(&["tls"]);
     fields.finish();
-    Listen { proxy, public, admin, health, allowed_origins, allow_anonymous, proxy_at, origins }
+    Listen { proxy, public, admin, health, allowed_origins, allow_anonymous, proxy_at, origins, tls }
 }
 
 /// Tells two listeners on one address at the one that the file names, the later where it names both.
@@ -85,7 +93,8 @@ fn is_off(node: &Node) -> bool {
 /// Whether only this machine reaches it.
 pub(super) fn is_local(bind: &Bind) -> bool {
     match bind {
-        Bind::Tcp(address) => address.ip().is_loopback(),
+        // An IPv4 address in IPv6's clothes is the IPv4 one.
+        Bind::Tcp(address) => address.ip().to_canonical().is_loopback(),
         Bind::Unix(_) => true,
     }
 }
@@ -95,23 +104,46 @@ pub(super) fn is_exposed(proxy: &Listener, allow_anonymous: bool, no_callers: bo
     no_callers && !allow_anonymous && proxy.binds.iter().any(|bind| !is_local(bind))
 }
 
-fn listener(node: &Node, sources: &Sources<'_>, problems: &Problems, is_proxy: bool) -> Option<Listener> {
+fn listener(node: &Node, sources: &Sources<'_>, problems: &Problems, name: &str, tls: &mut Option<Arc<ServerTls>>) -> Option<Listener> {
     if matches!(node.value, Value::Scalar(_)) {
         return Some(Listener { binds: binds(node, sources, problems)?, ..Listener::default() });
     }
     let fields = Fields::open(node, LISTENER, problems)?;
-    fields.not_yet(&["tls"]);
-    let listener = with_binds(&fields, sources);
+    let (is_proxy, is_public) = (name == "proxy", name == "public");
+    let listener;
+    (listener, *tls) = with_binds(&fields, sources, if is_proxy { For::Proxy } else { For::Control });
     let placeholder = fields.flag("placeholder");
     if placeholder.is_some() && !is_proxy {
         fields.say(fields.at_key("placeholder"), "no end user is named here: `placeholder` is the proxy listener's", None);
     }
+    let per_address_max = fields.get("connections_per_address").and_then(|node| {
+        let number = scalar::number(node, problems)?;
+        if is_public && number > 0 {
+            return usize::try_from(number).ok();
+        }
+        let message =
+            if is_public { "a browser needs one connection at least" } else { "`connections_per_address` is the public listener's" };
+        fields.say(&node.at, message, None);
+        None
+    });
     fields.finish();
-    Some(Listener { placeholder, ..listener? })
+    Some(Listener { placeholder, per_address_max, ..listener? })
 }
 
-/// `bind` and `hosts` of a listener.
-pub(super) fn with_binds(fields: &Fields<'_>, sources: &Sources<'_>) -> Option<Listener> {
+/// `bind`, `hosts` and `tls` of a listener.
+pub(super) fn with_binds(fields: &Fields<'_>, sources: &Sources<'_>, for_: For) -> (Option<Listener>, Option<Arc<ServerTls>>) {
+    let tls = listen_tls::read(fields, sources, for_);
+    let listener = binds_and_hosts(fields, sources).map(|listener| Listener { tls: fields.peek("tls").is_some(), ..listener });
+    if let Some(listener) = &listener
+        && listener.tls
+        && listener.binds.iter().all(|bind| matches!(bind, Bind::Unix(_)))
+    {
+        fields.say(fields.at_key("tls"), "unix sockets alone need no `tls`: it is for addresses", None);
+    }
+    (listener, tls)
+}
+
+fn binds_and_hosts(fields: &Fields<'_>, sources: &Sources<'_>) -> Option<Listener> {
     let problems = fields.problems;
     let bind = fields.need("bind");
     let hosts = fields.texts("hosts").unwrap_or_default().into_iter().filter_map(|(node, text)| host(text, node, problems)).collect();

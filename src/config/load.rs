@@ -154,6 +154,9 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     if nodes.is_empty() && origins.is_empty() {
         problems.warn("there are no routes: every call is answered 404");
     }
+    let mut tls = listen.tls;
+    tls.origins = origins.iter().map(|origin| origin.tls.clone()).collect();
+    people::check_certificates(&fields, &callers, &tls);
     if listen::is_exposed(&listen.proxy, listen.allow_anonymous, callers.0.is_empty()) {
         exposed(&listen.proxy_at, problems);
     }
@@ -199,6 +202,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         bounds,
         connect,
         warnings: Vec::new(),
+        tls,
         startup,
     };
     Some(Loaded { snapshot, route_hosts: routes.hosts, proxy_at: listen.proxy_at, origins })

@@ -14,6 +14,7 @@ mod interpolate;
 mod jwt;
 mod limit;
 mod listen;
+mod listen_tls;
 mod load;
 mod logo;
 mod mint;
@@ -43,8 +44,9 @@ pub use providers::Definition;
 pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
-    ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener, Logo,
-    OriginListener, ResponseAs, Retry, Route, RouteOrigin, SendAs, Snapshot, Special, Startup, StoreKind, Timeouts,
+    ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener,
+    ListenerTls, Logo, OriginListener, ResponseAs, Retry, Route, RouteOrigin, SendAs, ServerTls, Snapshot, Special, Startup, StoreKind,
+    Timeouts,
 };
 pub use sources::Env;
 

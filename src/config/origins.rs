@@ -6,10 +6,11 @@ use super::absolute;
 use super::error::At;
 use super::fields::{Fields, Problems, Shape};
 use super::listen;
+use super::listen_tls::For;
 use super::load;
 use super::node::{Node, Value, shown};
 use super::routes::{self, Known, Taking};
-use super::snapshot::{Bind, Listener, OriginListener, Route, RouteOrigin};
+use super::snapshot::{Bind, Listener, OriginListener, Route, RouteOrigin, ServerTls};
 use super::sources::Sources;
 use crate::provider::Registration;
 use crate::route::{Pattern, Table};
@@ -24,6 +25,7 @@ pub(super) const TAKES: &str = "/{*rest}";
 /// One entry; without its route where that has faults.
 pub(super) struct Origin {
     pub(super) listener: Listener,
+    pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) route: Option<Arc<Route>>,
     pub(super) at: At,
 }
@@ -34,7 +36,7 @@ pub(super) fn read(nodes: &[Node], known: &Known<'_>, sources: &Sources<'_>, pro
     for node in nodes {
         let Some(fields) = Fields::open(node, ORIGIN, problems) else { continue };
         let before = problems.count();
-        let listener = listen::with_binds(&fields, sources);
+        let (listener, tls) = listen::with_binds(&fields, sources, For::Proxy);
         let name = name(node).unwrap_or_default();
         if names.contains(&name) || known.route_names.contains(&name) {
             fields.say(fields.at, format!("two routes are called `{}`", shown(name)), Some("give this one another `name`".into()));
@@ -45,7 +47,7 @@ pub(super) fn read(nodes: &[Node], known: &Known<'_>, sources: &Sources<'_>, pro
         let _known = fields.get("name");
         fields.finish();
         let route = route.filter(|_| problems.count() == before).map(Arc::new);
-        all.extend(listener.map(|listener| Origin { listener, route, at }));
+        all.extend(listener.map(|listener| Origin { listener, tls, route, at }));
     }
     all
 }
@@ -102,6 +104,15 @@ pub(super) fn live(
         let upstreams = absolute::index(pattern.iter().zip(&route));
         let table = route.clone().and_then(|route| Table::build(vec![(pattern?, route)]).ok()).unwrap_or_default();
         OriginListener { table, upstreams, route, guard: load::guard(&listener.hosts, &[], allowed_origins.to_vec()) }
+    };
+    running.iter().enumerate().map(one).collect()
+}
+
+/// The certificates of those that run, each as the config has it by now, or else as it was.
+pub(super) fn live_tls(running: &[Listener], read: &[Origin], before: &[Option<Arc<ServerTls>>]) -> Vec<Option<Arc<ServerTls>>> {
+    let one = |(number, listener): (usize, &Listener)| {
+        let found = read.iter().find(|origin| origin.listener.binds == listener.binds).and_then(|origin| origin.tls.clone());
+        found.or_else(|| before.get(number).cloned().flatten()).filter(|_| listener.tls)
     };
     running.iter().enumerate().map(one).collect()
 }

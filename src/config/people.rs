@@ -2,7 +2,8 @@
 
 use super::error::did_you_mean;
 use super::fields::{Fields, Shape};
-use super::node::Node;
+use super::node::{Node, Value};
+use super::snapshot::ListenerTls;
 use super::sources::Sources;
 use super::{headers, jwt, scalar};
 use crate::identity::{Caller, Callers, EndUserRules, check_name};
@@ -55,7 +56,6 @@ pub(super) fn callers<'n>(root: &Fields<'n>, providers: &[&str]) -> (Callers, Ve
     let (mut all, mut route_names): (Vec<Caller>, _) = (Vec::new(), Vec::new());
     for node in root.list("callers").unwrap_or_default() {
         let Some(fields) = Fields::open(node, CALLER, root.problems) else { continue };
-        fields.not_yet(&["cert_san"]);
         let name = fields.need("name").and_then(|_| fields.word("name")).unwrap_or_default();
         if !name.is_empty() && all.iter().any(|caller| *caller.name == *name) {
             fields.say(fields.at_key("name"), format!("two callers are called `{name}`"), None);
@@ -71,8 +71,9 @@ pub(super) fn callers<'n>(root: &Fields<'n>, providers: &[&str]) -> (Callers, Ve
             }
             uid
         });
+        let cert_sans = fields.get("cert_san").map(|node| cert_sans(node, &fields)).unwrap_or_default();
         if fields.peek("key_sha256").is_none() && fields.peek("uid").is_none() && fields.peek("cert_san").is_none() {
-            fields.say(fields.at, "a caller needs `key_sha256` or `uid`", Some("printf %s \"$KEY\" | sha256sum".into()));
+            fields.say(fields.at, "a caller needs `key_sha256`, `uid` or `cert_san`", Some("printf %s \"$KEY\" | sha256sum".into()));
         }
         let routes = fields.texts("routes");
         let provider_list = fields.texts("providers");
@@ -83,13 +84,62 @@ pub(super) fn callers<'n>(root: &Fields<'n>, providers: &[&str]) -> (Callers, Ve
             }
         }
         let names = |list: Option<&Vec<(&Node, &str)>>| list.map(|list| list.iter().map(|(_, name)| Box::from(*name)).collect());
-        let caller =
-            Caller { name: name.into(), key_sha256, uid, routes: names(routes.as_ref()), providers: names(provider_list.as_ref()) };
+        let (of_routes, of_providers) = (names(routes.as_ref()), names(provider_list.as_ref()));
+        let caller = Caller { name: name.into(), key_sha256, uid, cert_sans, routes: of_routes, providers: of_providers };
         route_names.extend(routes.into_iter().flatten());
         fields.finish();
         all.push(caller);
     }
     (Callers(all), route_names)
+}
+
+/// Tells callers that nobody could ever be, and certificates that are asked for and mean nothing.
+pub(super) fn check_certificates(root: &Fields<'_>, callers: &Callers, tls: &ListenerTls) {
+    let asks = [&tls.proxy].into_iter().chain(&tls.origins).flatten().any(|tls| tls.asks_certificate);
+    let of_certificates = callers.0.iter().any(|caller| !caller.cert_sans.is_empty());
+    if of_certificates && !asks {
+        let hint = "write `tls: {cert: …, key: …, client_ca: …}` on `listen.proxy` or an entry of `origins`".to_owned();
+        root.say(root.at_key("callers"), "a caller has a `cert_san`, and no listener asks for client certificates", Some(hint));
+    }
+    if asks && callers.0.is_empty() {
+        root.problems.warn("`client_ca` asks callers for certificates, but there are no `callers`: anyone may call without one");
+    }
+}
+
+/// One name or several; any of them is enough.
+fn cert_sans(node: &Node, fields: &Fields<'_>) -> Vec<Box<str>> {
+    let nodes = match &node.value {
+        Value::List(nodes) => nodes.iter().collect(),
+        _ => vec![node],
+    };
+    if nodes.is_empty() {
+        fields.say(&node.at, "`cert_san` names no name", None);
+    }
+    nodes.into_iter().filter_map(|node| cert_san(node, fields)).collect()
+}
+
+/// A DNS name in lower case, or a URI as it is.
+fn cert_san(node: &Node, fields: &Fields<'_>) -> Option<Box<str>> {
+    let text = scalar::text(node, fields.problems)?;
+    let fault = match text {
+        "" => "`cert_san` is empty",
+        _ if text.contains('*') => "a `cert_san` is matched exactly: no wildcards",
+        _ if text.contains("://") => match url::Url::parse(text).is_ok() && text.is_ascii() && !text.contains(char::is_whitespace) {
+            true => return Some(text.into()),
+            false => "expected a URI such as `spiffe://trust.domain/workload`",
+        },
+        _ if text.contains('@') => "certificates are known by DNS names and URIs, not by e-mail addresses",
+        _ if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) => {
+            return Some(text.to_ascii_lowercase().into());
+        }
+        _ => "this is neither a DNS name nor a URI",
+    };
+    fields.say(
+        &node.at,
+        fault,
+        Some("write the subject alternative name as the certificate has it: `openssl x509 -noout -ext subjectAltName`".into()),
+    );
+    None
 }
 
 fn key_hash(node: &Node, fields: &Fields<'_>) -> Option<[u8; 32]> {

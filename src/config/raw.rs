@@ -70,7 +70,7 @@ struct Listen {
     proxy: Option<Listener>,
     /// For end users' browsers: connect pages and OAuth callbacks. By default `127.0.0.1:7071`.
     public: Option<Listener>,
-    /// For operators and the client app's back end. By default `127.0.0.1:7072`; loopback and unix sockets only.
+    /// For operators and the client app's back end. By default `127.0.0.1:7072`; off loopback and unix sockets it needs `tls`.
     admin: Option<Listener>,
     /// Only `/healthz` and `/readyz`, without a token. Off by default.
     health: Option<Health>,
@@ -99,6 +99,23 @@ struct ListenerKeys {
     hosts: Option<Vec<Text>>,
     /// Of the proxy listener: as `end_user.placeholder`, for the calls that come in by it.
     placeholder: Option<Flag>,
+    /// TLS on its addresses; unix sockets stay as they are.
+    tls: Option<ListenerTls>,
+    /// Of the public listener: the most connections that one address may hold; 64 by default.
+    connections_per_address: Option<Count>,
+}
+
+/// A listener's certificate and key, and whose client certificates it takes. A renewed file goes live without a restart.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ListenerTls {
+    /// The listener's certificate, its issuers behind it: a path, or the PEM text itself by `${file:PATH}` or `${NAME}`.
+    cert: Text,
+    /// Its key, likewise.
+    key: Text,
+    /// The authorities whose client certificates are taken, likewise. On `proxy` and `origins` a client may come without one, and is then no
+    /// caller with a `cert_san`; on the others it may not.
+    client_ca: Option<Text>,
 }
 
 /// A proxy listener that is one upstream's whole origin: the route `/{*rest}` of that upstream, with every key a route may have.
@@ -109,6 +126,8 @@ struct OriginListener {
     bind: Binds,
     /// What the `Host` of a request may say, besides loopback names and the address itself.
     hosts: Option<Vec<Text>>,
+    /// TLS on its addresses; unix sockets stay as they are.
+    tls: Option<ListenerTls>,
     /// Names it in the log and in callers' lists; its first address by default.
     name: Option<Text>,
     #[schemars(flatten)]
@@ -120,6 +139,13 @@ struct OriginListener {
 enum Binds {
     One(Address),
     Several(Vec<Address>),
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum OneOrMore {
+    One(Text),
+    Several(Vec<Text>),
 }
 
 /// Which headers name the end user.
@@ -226,6 +252,8 @@ struct Caller {
     key_sha256: Option<KeyHash>,
     /// The user id of its process, on a unix socket.
     uid: Option<Count>,
+    /// A subject alternative name of its client certificate, or several of which one is enough: DNS names and URIs, matched exactly.
+    cert_san: Option<OneOrMore>,
     /// The routes it may call; all by default.
     routes: Option<Vec<Text>>,
     /// The providers whose tokens it may use; all by default.

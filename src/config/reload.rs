@@ -3,7 +3,7 @@
 use super::error::{ConfigError, ConfigErrors};
 use super::fields::Problems;
 use super::load::{self, Loaded};
-use super::snapshot::{Snapshot, Startup};
+use super::snapshot::{ListenerTls, ServerTls, Snapshot, Startup};
 use super::sources::{Prints, prints_now};
 use super::{listen, origins};
 use arc_swap::ArcSwap;
@@ -167,8 +167,22 @@ impl Live {
             snapshot.origins.iter().any(|origin| origin.route.as_ref().is_some_and(|route| route.placeholder == Some(true)));
         snapshot.end_user.adopt(&current.end_user);
         snapshot.adopt_counts(&current);
+        snapshot.tls = live_tls(&first, &current.tls, &snapshot.tls, &origins);
         snapshot.startup = first;
         Ok((snapshot, changed))
+    }
+}
+
+/// The certificates of the listeners that run: the new config's, or those before where it has none by now.
+fn live_tls(running: &Startup, before: &ListenerTls, new: &ListenerTls, origins: &[origins::Origin]) -> ListenerTls {
+    let one =
+        |runs: bool, new: &Option<Arc<ServerTls>>, before: &Option<Arc<ServerTls>>| new.clone().or_else(|| before.clone()).filter(|_| runs);
+    ListenerTls {
+        proxy: one(running.proxy.tls, &new.proxy, &before.proxy),
+        public: one(running.public.tls, &new.public, &before.public),
+        admin: one(running.admin.tls, &new.admin, &before.admin),
+        health: one(running.health.as_ref().is_some_and(|health| health.tls), &new.health, &before.health),
+        origins: origins::live_tls(&running.origins, origins, &before.origins),
     }
 }
 

@@ -12,11 +12,11 @@ use std::sync::LazyLock;
 
 /// Every section once, so that every reader runs.
 const EVERY_SECTION: &str = r#"
-listen: {proxy: {bind: ["127.0.0.1:1", "unix:./s"], hosts: [a.test]}, health: off, allow_anonymous: "${FLAG}", allowed_origins: [http://localhost:3000], origins: [{bind: "127.0.0.1:7081", provider: google, upstream: https://www.googleapis.com, timeout: {}, retry: {}}]}
+listen: {proxy: {bind: ["127.0.0.1:1", "unix:./s"], hosts: [a.test]}, health: {bind: "127.0.0.1:2", tls: {cert: "${CERT}", key: "${CERT_KEY}", client_ca: "${CERT}"}}, public: {bind: "127.0.0.1:3", connections_per_address: 8}, allow_anonymous: "${FLAG}", allowed_origins: [http://localhost:3000], origins: [{bind: "127.0.0.1:7081", tls: {cert: "${CERT}", key: "${CERT_KEY}", client_ca: "${CERT}"}, provider: google, upstream: https://www.googleapis.com, timeout: {}, retry: {}}]}
 end_user: {header: X-U, placeholder: "${FLAG}", jwt: {jwks_url: "https://id.example/jwks", algorithms: [ES256], audience: [a, "${TOKEN}"], issuer: i, claim: email}}
 store: {sled: {}, encryption_key_file: ./k}
 admin: {tokens: [{name: a, token: "${TOKEN}", allow: [read]}]}
-callers: [{name: app, uid: "${NUMBER}"}]
+callers: [{name: app, uid: "${NUMBER}", cert_san: [app.test]}]
 providers:
   google: {client_id: 12345, refresh: {margin: 1m}, attach: {header: X-T}, default_expires_in: never, authorize_params: {a: true}}
   work:

@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub warnings: Vec<String>,
     /// What variables and files held that were filled in: never shown, not even by `explain`.
     pub filled: Vec<Secret>,
+    /// The certificates of the listeners: a renewed one goes live with the config.
+    pub tls: ListenerTls,
     /// What only a restart can change.
     pub startup: Startup,
 }
@@ -114,6 +116,31 @@ pub struct OriginListener {
     pub guard: Guard,
 }
 
+/// `tls` of each listener, for the next connections. A listener that runs with TLS has one, whatever the config says by now.
+#[derive(Debug, Clone, Default)]
+pub struct ListenerTls {
+    pub proxy: Option<Arc<ServerTls>>,
+    pub public: Option<Arc<ServerTls>>,
+    pub admin: Option<Arc<ServerTls>>,
+    pub health: Option<Arc<ServerTls>>,
+    /// In the order of the listeners that run.
+    pub origins: Vec<Option<Arc<ServerTls>>>,
+}
+
+/// The server's side of TLS on one listener.
+pub struct ServerTls {
+    pub config: Arc<rustls::ServerConfig>,
+    /// Whether clients are asked for a certificate (`client_ca`).
+    pub asks_certificate: bool,
+}
+
+/// Never its key.
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerTls").field("asks_certificate", &self.asks_certificate).finish_non_exhaustive()
+    }
+}
+
 /// `connect:` (contract §6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
@@ -169,6 +196,10 @@ pub struct Listener {
     pub hosts: Vec<Box<str>>,
     /// Its own word on `placeholder`; of proxy listeners alone.
     pub placeholder: Option<bool>,
+    /// Whether its TCP addresses speak TLS; with which certificate is [`ListenerTls`]'s to say.
+    pub tls: bool,
+    /// `connections_per_address`: of the public listener alone, which strangers reach.
+    pub per_address_max: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

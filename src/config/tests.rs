@@ -208,8 +208,8 @@ fn typos_in_sections_are_told_where_they_stand() {
     check("listen: 7070\n", 1, 9, "expected `listen` as a mapping", "");
     check("listen: {proxy: 7070}\n", 1, 17, "expected an address", "127.0.0.1:7070");
     check("listen: {proxy: \":7070\"}\n", 1, 17, "expected an address", "0.0.0.0:7070");
-    check("listen:\n  admin: 0.0.0.0:7072\n", 2, 10, "needs `tls`, which is not in this version yet", "loopback");
-    check("listen:\n  admin: {bind: 127.0.0.1:1, tls: {cert: a}}\n", 2, 30, "`tls` is not in this version yet", "");
+    check("listen:\n  admin: 0.0.0.0:7072\n", 2, 10, "needs `tls`", "loopback");
+    check("listen:\n  proxy: {bind: 127.0.0.1:2, tls: 1}\n", 2, 35, "expected `tls` as a mapping", "");
     check("listen:\n  proxy: 0.0.0.0:7070\n", 2, 10, "anyone there could use your users' tokens", "callers");
     check("listen:\n  origins: [{bind: 127.0.0.1:7071, as: none, upstream: https://a.test}]\n", 2, 13, "bound by `public` too", "");
     check("listen:\n  origins: [{bind: 0.0.0.0:1, as: none, upstream: https://a.test}]\n", 2, 13, "anyone there could use", "callers");

@@ -18,17 +18,28 @@ const KEY_BYTES_MAX: usize = 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Callers(pub Vec<Caller>);
 
-/// One client app. With both a key and a user id, both must fit.
+/// One client app. Where several conditions stand, all must fit.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Caller {
     pub name: Box<str>,
     pub key_sha256: Option<[u8; 32]>,
     /// The user id of the peer on a unix socket.
     pub uid: Option<u32>,
+    /// The subject alternative names of its certificate, any of which is enough; DNS names in lower case.
+    pub cert_sans: Vec<Box<str>>,
     /// The routes it may call; `None` is all.
     pub routes: Option<Vec<Box<str>>>,
     /// The providers whose tokens it may use; `None` is all.
     pub providers: Option<Vec<Box<str>>>,
+}
+
+/// What a connection itself says of who is behind it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Behind<'p> {
+    /// The peer's user id, on a unix socket.
+    pub uid: Option<u32>,
+    /// The names in its verified certificate, DNS names in lower case.
+    pub cert_sans: &'p [Box<str>],
 }
 
 impl fmt::Debug for Caller {
@@ -59,8 +70,8 @@ impl Callers {
     ///
     /// # Errors
     /// When callers are named and this is none of them.
-    pub fn identify(&self, headers: &HeaderMap, peer_uid: Option<u32>) -> Result<Option<&Caller>, CallerRefused> {
-        self.identify_with(headers, peer_uid, None)
+    pub fn identify(&self, headers: &HeaderMap, behind: Behind<'_>) -> Result<Option<&Caller>, CallerRefused> {
+        self.identify_with(headers, behind, None)
     }
 
     /// The same of a request that may show its key in a third place, a placeholder. Two places with different keys are refused.
@@ -70,7 +81,7 @@ impl Callers {
     pub fn identify_with(
         &self,
         headers: &HeaderMap,
-        peer_uid: Option<u32>,
+        behind: Behind<'_>,
         placeholder_key: Option<&str>,
     ) -> Result<Option<&Caller>, CallerRefused> {
         if self.0.is_empty() {
@@ -88,9 +99,10 @@ impl Callers {
                 (Some(_), None) => false,
                 (None, _) => true,
             };
-            let uid_fits = caller.uid.is_none_or(|uid| peer_uid == Some(uid));
-            let by_something = caller.key_sha256.is_some() || caller.uid.is_some();
-            if key_fits && uid_fits && by_something && found.is_none() {
+            let uid_fits = caller.uid.is_none_or(|uid| behind.uid == Some(uid));
+            let cert_fits = caller.cert_sans.is_empty() || caller.cert_sans.iter().any(|san| behind.cert_sans.contains(san));
+            let by_something = caller.key_sha256.is_some() || caller.uid.is_some() || !caller.cert_sans.is_empty();
+            if key_fits && uid_fits && cert_fits && by_something && found.is_none() {
                 found = Some(caller);
             }
         }
@@ -156,7 +168,14 @@ mod tests {
     use http::HeaderValue;
 
     fn caller(name: &str, key: Option<&str>, uid: Option<u32>) -> Caller {
-        Caller { name: name.into(), key_sha256: key.map(|key| sha256(key.as_bytes())), uid, routes: None, providers: None }
+        Caller {
+            name: name.into(),
+            key_sha256: key.map(|key| sha256(key.as_bytes())),
+            uid,
+            cert_sans: Vec::new(),
+            routes: None,
+            providers: None,
+        }
     }
 
     fn check(lines: &[(&'static str, &str)], peer_uid: Option<u32>, expected: Result<&str, CallerRefused>) {
@@ -166,7 +185,9 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_str(value).expect("a value"));
         }
-        let found = callers.identify(&headers, peer_uid).map(|caller| caller.map_or("anyone", |caller| &*caller.name));
+        let found = callers
+            .identify(&headers, Behind { uid: peer_uid, ..Behind::default() })
+            .map(|caller| caller.map_or("anyone", |caller| &*caller.name));
         assert_eq!(found, expected, "{lines:?} {peer_uid:?}");
     }
 
@@ -203,20 +224,42 @@ mod tests {
     }
 
     #[test]
+    fn all_conditions_of_a_caller_must_fit() {
+        let mut both = caller("both", Some("k"), Some(7));
+        both.cert_sans = vec!["app.internal".into(), "spiffe://prod/app".into()];
+        let mut cert = caller("cert", None, None);
+        cert.cert_sans = vec!["job.internal".into()];
+        let callers = Callers(vec![both, cert]);
+        let check = |key: Option<&'static str>, uid, sans: &[&str], expected: Option<&str>| {
+            let sans: Vec<Box<str>> = sans.iter().map(|san| Box::from(*san)).collect();
+            let headers: HeaderMap = key.map(|key| (KEY_HEADER, HeaderValue::from_static(key))).into_iter().collect();
+            let found = callers.identify(&headers, Behind { uid, cert_sans: &sans }).ok().flatten();
+            assert_eq!(found.map(|caller| &*caller.name), expected, "{key:?} {uid:?} {sans:?}");
+        };
+        check(Some("k"), Some(7), &["x", "spiffe://prod/app"], Some("both"));
+        check(None, None, &["job.internal"], Some("cert"));
+        check(Some("k"), Some(7), &[], None);
+        check(Some("k"), None, &["app.internal"], None);
+        check(None, Some(7), &["app.internal"], None);
+        check(None, None, &["spiffe://prod/ap", "internal", "x.job.internal"], None);
+        check(Some("wrong"), None, &["job.internal"], None);
+    }
+
+    #[test]
     fn a_placeholder_shows_a_key_like_any_other_place() {
         let callers = Callers(vec![caller("app", Some("k-app"), None)]);
         let mut headers = HeaderMap::new();
-        let found = callers.identify_with(&headers, None, Some("k-app")).map(|caller| caller.map(|caller| &*caller.name));
+        let found = callers.identify_with(&headers, Behind::default(), Some("k-app")).map(|caller| caller.map(|caller| &*caller.name));
         assert_eq!(found, Ok(Some("app")));
-        assert_eq!(callers.identify_with(&headers, None, Some("other")), Err(CallerRefused));
+        assert_eq!(callers.identify_with(&headers, Behind::default(), Some("other")), Err(CallerRefused));
         headers.insert(KEY_HEADER, HeaderValue::from_static("k-app"));
-        assert!(callers.identify_with(&headers, None, Some("k-app")).is_ok());
-        assert_eq!(callers.identify_with(&headers, None, Some("other")), Err(CallerRefused));
+        assert!(callers.identify_with(&headers, Behind::default(), Some("k-app")).is_ok());
+        assert_eq!(callers.identify_with(&headers, Behind::default(), Some("other")), Err(CallerRefused));
     }
 
     #[test]
     fn without_callers_anyone_calls() {
-        assert_eq!(Callers::default().identify(&HeaderMap::new(), None), Ok(None));
+        assert_eq!(Callers::default().identify(&HeaderMap::new(), Behind::default()), Ok(None));
     }
 
     #[test]

@@ -5,7 +5,7 @@ pub mod end_user;
 pub mod jwt;
 pub mod keyset;
 
-pub use caller::{Caller, CallerRefused, Callers, KEY_HEADER};
+pub use caller::{Behind, Caller, CallerRefused, Callers, KEY_HEADER};
 pub use end_user::{EndUser, EndUserRules, IdentityError, Tokens, check_name};
 pub use jwt::{JwtRules, Keys, Unproved};
 pub use keyset::{KeySet, Published};

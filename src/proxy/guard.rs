@@ -4,7 +4,7 @@
 
 use super::error::ProxyError;
 use crate::config::{Guard, Route};
-use crate::identity::Caller;
+use crate::identity::{Behind, Caller};
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
@@ -19,12 +19,21 @@ pub struct Peer {
     pub unix: bool,
     /// The peer's user id, on a unix socket.
     pub uid: Option<u32>,
+    /// The names in the peer's verified certificate, DNS names in lower case; read once a connection.
+    pub cert_sans: Vec<Box<str>>,
     /// The address the listener is bound to.
     pub bound: Option<IpAddr>,
     /// The port that it really has.
     pub port: Option<u16>,
     /// What that listener is besides its address.
     pub via: Via,
+}
+
+impl Peer {
+    /// What the connection says of the caller.
+    pub(super) fn behind(&self) -> Behind<'_> {
+        Behind { uid: self.uid, cert_sans: &self.cert_sans }
+    }
 }
 
 /// What a proxy listener says of the calls that come in by it.

@@ -16,6 +16,7 @@ mod forward;
 pub mod fuzzing;
 mod guard;
 mod headers;
+mod http2;
 mod location;
 mod nonce;
 mod placeholder;
@@ -141,13 +142,18 @@ impl Proxy {
     pub async fn handle(self: Rc<Self>, peer: Rc<Peer>, request: Request<Incoming>) -> Response<ProxyBody> {
         let view = self.view();
         let cx = Context::open(&self.ids, &request);
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
         match InFlight::begin(&self.in_flight, view.snapshot.bounds.calls_max) {
             Some(in_flight) => drop(cx.in_flight.replace(Some(in_flight))),
             None => {
                 return ProxyError::Overloaded("This worker has as many calls in flight as `upstreams.max_calls` lets it have")
                     .into_response(&view, cx);
             }
+        }
+        if head.version == http::Version::HTTP_2
+            && let Err(failed) = http2::normalise(&mut head)
+        {
+            return failed.into_response(&view, cx);
         }
         match self.run(&view, &peer, &cx, &head, incoming).await {
             Ok(response) => response,
@@ -165,7 +171,7 @@ impl Proxy {
     ) -> Result<Response<ProxyBody>, ProxyError> {
         let snapshot = &*view.snapshot;
         let host = guard::check(snapshot.guard_of(peer.via.origin), peer, head)?;
-        let caller = snapshot.callers.identify(&head.headers, peer.uid);
+        let caller = snapshot.callers.identify(&head.headers, peer.behind());
         let unknown = caller.is_err();
         if unknown && !snapshot.has_placeholders && peer.via.placeholder != Some(true) {
             return Err(ProxyError::CallerRefused("caller"));
@@ -181,7 +187,7 @@ impl Proxy {
         let shown = self.placeholder(snapshot, peer, target.route, head).map_err(hidden)?;
         let caller = match shown.as_ref().and_then(|shown| shown.key.as_deref()) {
             None => caller,
-            key => snapshot.callers.identify_with(&head.headers, peer.uid, key),
+            key => snapshot.callers.identify_with(&head.headers, peer.behind(), key),
         };
         let caller = caller.map_err(|_| ProxyError::CallerRefused("caller"))?;
         guard::may_call(caller, target.route)?;

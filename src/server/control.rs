@@ -2,6 +2,7 @@
 
 use super::Phase;
 use super::listen::Bound;
+use super::tls::{HANDSHAKES_MAX, Tls};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -9,18 +10,85 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// The longest request head, in bytes; past it, or past hyper's 100 headers, hyper answers 431 and closes.
+const HEAD_MAX: usize = 64 * 1024;
 const CONNECTIONS_MAX: usize = 512;
+/// The most connections that one address holds on a listener that strangers reach, unless the config says otherwise: a browser opens six.
+const PER_ADDRESS_MAX: usize = 64;
+const _: () = assert!(CONNECTIONS_MAX <= HANDSHAKES_MAX, "each handshake holds a connection's place");
+
+/// How connections come in by a control listener.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    tls: Option<Tls>,
+    /// How many connections each address may hold, and how many it holds. `None`: no limit of its own.
+    addresses: Option<(usize, Arc<Mutex<HashMap<IpAddr, usize>>>)>,
+}
+
+impl Entry {
+    /// Of operators and the like.
+    pub fn known(tls: Option<Tls>) -> Entry {
+        Entry { tls, addresses: None }
+    }
+
+    /// Of anyone: no single address may hold all the places. What a forwarding header says is not asked, for anyone can write one.
+    pub fn strangers(tls: Option<Tls>, per_address_max: Option<usize>) -> Entry {
+        Entry { tls, addresses: Some((per_address_max.unwrap_or(PER_ADDRESS_MAX), Arc::default())) }
+    }
+
+    /// A place for one more connection of that address; `None` where it has had all of its own.
+    fn place(&self, ip: Option<IpAddr>) -> Option<Place> {
+        let (Some((max, held)), Some(ip)) = (&self.addresses, ip.map(network)) else { return Some(Place(None)) };
+        // This machine's own proxies bring everybody from one address.
+        if ip.is_loopback() {
+            return Some(Place(None));
+        }
+        let mut counts = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        if *count >= *max {
+            return None;
+        }
+        *count += 1;
+        Some(Place(Some((ip, Arc::clone(held)))))
+    }
+}
+
+/// An IPv6 host has a whole /64 to call from.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) if !ip.is_loopback() => IpAddr::from((ip.to_bits() >> 64 << 64).to_be_bytes()),
+        ip => ip,
+    }
+}
+
+/// One of an address's connections, given back when it is dropped.
+struct Place(Option<(IpAddr, Arc<Mutex<HashMap<IpAddr, usize>>>)>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((ip, held)) = &self.0 else { return };
+        let mut counts = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = counts.get(ip).map_or(0, |count| count.saturating_sub(1));
+        // An address without one is forgotten, so that the table never outgrows the connections.
+        if left == 0 {
+            counts.remove(ip)
+        } else {
+            counts.insert(*ip, left)
+        };
+    }
+}
 
 /// The other end of a control connection.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +105,7 @@ pub struct ControlPeer {
 ///
 /// # Errors
 /// When the socket cannot be given to the runtime.
-pub fn serve<H, F>(bound: Bound, phase: watch::Receiver<Phase>, handler: H) -> io::Result<()>
+pub fn serve<H, F>(bound: Bound, entry: Entry, phase: watch::Receiver<Phase>, handler: H) -> io::Result<()>
 where
     H: Fn(ControlPeer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Bytes>> + Send + 'static,
@@ -46,7 +114,7 @@ where
         Bound::Tcp { listener, address } => Listener::Tcp(TcpListener::from_std(listener)?, address.ip()),
         Bound::Unix { listener } => Listener::Unix(UnixListener::from_std(listener)?),
     };
-    tokio::spawn(accept_all(listener, phase, handler));
+    tokio::spawn(accept_all(listener, entry, phase, handler));
     Ok(())
 }
 
@@ -76,7 +144,7 @@ impl Listener {
     }
 }
 
-async fn accept_all<H, F>(listener: Listener, mut phase: watch::Receiver<Phase>, handler: H)
+async fn accept_all<H, F>(listener: Listener, entry: Entry, mut phase: watch::Receiver<Phase>, handler: H)
 where
     H: Fn(ControlPeer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Bytes>> + Send + 'static,
@@ -96,13 +164,22 @@ where
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Ok((stream, peer)) => {
+                let Some(place) = entry.place(peer.ip) else {
+                    tracing::debug!("a connection was closed: its address holds all that one may");
+                    continue;
+                };
+                let tls = entry.tls.clone();
                 let (handler, phase) = (handler.clone(), phase.clone());
                 tokio::spawn(async move {
-                    match stream {
-                        Stream::Tcp(stream) => serve_one(stream, peer, phase, handler).await,
-                        Stream::Unix(stream) => serve_one(stream, peer, phase, handler).await,
+                    match (stream, tls) {
+                        (Stream::Tcp(stream), None) => serve_one(stream, peer, phase, handler).await,
+                        (Stream::Tcp(stream), Some(tls)) => match tls.handshake(stream).await {
+                            Ok(secured) => serve_one(secured.stream, peer, phase, handler).await,
+                            Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+                        },
+                        (Stream::Unix(stream), _) => serve_one(stream, peer, phase, handler).await,
                     }
-                    drop(permit);
+                    drop((permit, place));
                 });
             }
         }
@@ -119,8 +196,11 @@ where
         let answer = handler(peer, request);
         async move { Ok::<_, Infallible>(answer.await.map(Full::new)) }
     });
-    let connection =
-        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let mut asked = false;
     loop {
@@ -137,5 +217,27 @@ where
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threat_17_one_address_cannot_hold_every_place() {
+        let entry = Entry::strangers(None, Some(2));
+        let place = |ip: &str| entry.place(Some(ip.parse().expect("an address")));
+        let held = [place("192.0.2.1"), place("::ffff:192.0.2.1")];
+        assert!(held.iter().all(Option::is_some) && place("192.0.2.1").is_none());
+        assert!(place("192.0.2.2").is_some(), "another address has places of its own");
+        let six = [place("2001:db8::1"), place("2001:db8::ffff:2")];
+        assert!(six.iter().all(Option::is_some) && place("2001:db8::3").is_none(), "a /64 is one client");
+        assert!(place("2001:db8:0:1::1").is_some());
+        let local: Vec<_> = (0..100).map(|_| (place("127.0.0.1"), place("::1"), entry.place(None))).collect();
+        assert!(local.iter().all(|(four, six, unix)| four.is_some() && six.is_some() && unix.is_some()));
+        drop((held, six));
+        assert!(place("192.0.2.1").is_some(), "given back");
+        assert!(entry.addresses.expect("limited").1.lock().expect("unpoisoned").is_empty(), "and forgotten");
     }
 }

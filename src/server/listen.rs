@@ -6,9 +6,15 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// How many connections may wait to be accepted, as much as Linux allows by default.
 const BACKLOG: i32 = 4096;
+
+/// How long a client may take nothing of what is sent to it: its window stays shut, or nothing is acknowledged. The kernel counts it
+/// (`TCP_USER_TIMEOUT`), connections inherit it from the listener, and a call costs nothing. One that is slow but takes something is never cut, and
+/// neither is one that is sent nothing.
+const STILL_MAX: Duration = Duration::from_secs(120);
 
 /// A socket that listens, not yet given to a runtime.
 #[derive(Debug)]
@@ -111,6 +117,9 @@ fn socket(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     if share {
+        // Set where it can be; elsewhere the kernel's own patience holds.
+        #[cfg(target_os = "linux")]
+        rustix::net::sockopt::set_tcp_user_timeout(&socket, STILL_MAX.as_millis() as u32)?;
         socket.listen(BACKLOG)?;
     }
     Ok(socket.into())
@@ -146,6 +155,17 @@ mod tests {
         assert_eq!(addresses[0], addresses[1]);
         let error = bind(&tcp(&addresses[0].to_string()), "proxy", 1).expect_err("taken");
         assert!(error.to_string().contains("another program has it"), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn threat_17_a_client_that_takes_nothing_is_cut_by_the_kernel() {
+        let sets = bind(&tcp("127.0.0.1:0"), "proxy", 1).expect("bound");
+        let Bound::Tcp { listener, address } = &sets[0][0] else { panic!("TCP was asked for") };
+        let _client = std::net::TcpStream::connect(address).expect("connected");
+        listener.set_nonblocking(false).expect("set");
+        let (accepted, _) = listener.accept().expect("accepted");
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&accepted).expect("known"), 120_000);
     }
 
     #[test]

@@ -2,14 +2,19 @@
 
 pub mod admin;
 mod body;
+mod connection;
 pub mod control;
 pub mod listen;
 pub mod pages;
 pub mod public;
+mod sniff;
+mod stall;
+pub mod tls;
 pub mod worker;
 
 pub use listen::BindError;
-pub use worker::Workers;
+pub use tls::{Tls, Which};
+pub use worker::{Port, Workers};
 
 /// What a server is doing, as told to all that accept or serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

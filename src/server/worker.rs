@@ -1,37 +1,43 @@
 //! The data plane: one thread a core, each with its own runtime, sockets, upstream pool and connections. Nothing here is shared or locked.
 
 use super::Phase;
+use super::connection::{self, HEAD_WITHIN, Stop};
 use super::listen::Bound;
+use super::sniff::{self, Rewound, Spoken};
+use super::tls::{self, HANDSHAKES_MAX, Secured, Tls};
 use crate::proxy::{Peer, Proxy, Via};
-use http::StatusCode;
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
-use hyper::server::conn::http1;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-/// How long a connection may take to send a request's head, and how long it may idle between two.
-const HEAD_WITHIN: Duration = Duration::from_secs(75);
-/// The longest request head, in bytes; past it hyper answers 431 and closes.
-const HEAD_MAX: usize = 64 * 1024;
 /// The most client connections of one worker. More wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 20_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How long connections are kept open at the beginning of a drain: for the first call of one that was just accepted, and so that busy clients
 /// are told `Connection: close` with an answer instead of finding their connection gone under a call.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// A socket of the proxy's, and what is to be known of it.
+#[derive(Debug)]
+pub struct Port {
+    pub bound: Bound,
+    pub via: Via,
+    /// Of TCP alone: what stands on a unix socket is this machine's.
+    pub tls: Option<Tls>,
+}
 
 /// The running workers.
 #[derive(Debug)]
@@ -44,7 +50,7 @@ impl Workers {
     ///
     /// # Errors
     /// When a thread or its runtime cannot be had.
-    pub fn start<F>(sets: Vec<Vec<(Bound, Via)>>, phase: &watch::Receiver<Phase>, make: F) -> io::Result<Workers>
+    pub fn start<F>(sets: Vec<Vec<Port>>, phase: &watch::Receiver<Phase>, make: F) -> io::Result<Workers>
     where
         F: Fn() -> Rc<Proxy> + Clone + Send + 'static,
     {
@@ -78,43 +84,29 @@ struct Worker {
     proxy: Rc<Proxy>,
     live: RefCell<HashMap<u64, Rc<Stop>>>,
     next: Cell<u64>,
+    handshaking: Cell<usize>,
     /// Answers say `Connection: close` (RFC 9112 §9.6).
     closing: Cell<bool>,
     /// Wakes those who wait for a connection to end: the accept loops at their limit, the drain for the last one.
     ended: tokio::sync::Notify,
 }
 
-/// Asks one connection to finish its call and close. A flag and a waker instead of a channel: nothing is polled per event.
-#[derive(Default)]
-struct Stop {
-    asked: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Stop {
-    fn ask(&self) {
-        self.asked.set(true);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-}
-
-async fn run(set: Vec<(Bound, Via)>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy>) -> io::Result<()> {
+async fn run(set: Vec<Port>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy>) -> io::Result<()> {
     let worker = Rc::new(Worker {
         proxy,
         live: RefCell::default(),
         next: Cell::new(0),
+        handshaking: Cell::new(0),
         closing: Cell::new(false),
         ended: tokio::sync::Notify::new(),
     });
     let mut accepting = Vec::new();
-    for (bound, via) in set {
+    for Port { bound, via, tls } in set {
         let (worker, phase) = (Rc::clone(&worker), phase.clone());
         accepting.push(match bound {
             Bound::Tcp { listener, address } => {
                 let listener = TcpListener::from_std(listener)?;
-                tokio::task::spawn_local(accept_tcp(worker, listener, (address.ip(), via), phase))
+                tokio::task::spawn_local(accept_tcp(worker, listener, (address.ip(), via, tls), phase))
             }
             Bound::Unix { listener } => {
                 let listener = UnixListener::from_std(listener)?;
@@ -127,6 +119,10 @@ async fn run(set: Vec<(Bound, Via)>, mut phase: watch::Receiver<Phase>, proxy: R
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             sweeping.proxy.sweep();
+            let now = tokio::time::Instant::now();
+            for stop in sweeping.live.borrow().values() {
+                stop.sweep(now);
+            }
         }
     });
     // A closed channel means that whoever would tell us to drain is gone: the same as being told.
@@ -162,14 +158,22 @@ async fn run(set: Vec<(Bound, Via)>, mut phase: watch::Receiver<Phase>, proxy: R
     }
 }
 
-async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, (bound, via): (std::net::IpAddr, Via), mut phase: watch::Receiver<Phase>) {
+async fn accept_tcp(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    (bound, via, tls): (IpAddr, Via, Option<Tls>),
+    mut phase: watch::Receiver<Phase>,
+) {
     let port = listener.local_addr().ok().map(|address| address.port());
-    let peer = Rc::new(Peer { unix: false, uid: None, bound: Some(bound), port, via });
+    let peer = Rc::new(Peer { bound: Some(bound), port, via, ..Peer::default() });
     let accept = |accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>| {
         let (stream, _) = accepted?;
         // Answers go out at once; without this, small ones wait for the client's acknowledgement.
         stream.set_nodelay(true)?;
-        serve(&worker, stream, Rc::clone(&peer));
+        match &tls {
+            None => serve(&worker, stream, Rc::clone(&peer)),
+            Some(tls) => serve_tls(&worker, stream, Rc::clone(&peer), tls.clone()),
+        }
         Ok(())
     };
     loop {
@@ -195,7 +199,7 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, via: Via, mut p
     let accept = |accepted: io::Result<(tokio::net::UnixStream, tokio::net::unix::SocketAddr)>| {
         let (stream, _) = accepted?;
         let uid = stream.peer_cred()?.uid();
-        serve(&worker, stream, Rc::new(Peer { unix: true, uid: Some(uid), bound: None, port: None, via }));
+        serve(&worker, stream, Rc::new(Peer { unix: true, uid: Some(uid), via, ..Peer::default() }));
         Ok(())
     };
     loop {
@@ -216,6 +220,14 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, via: Via, mut p
 }
 
 impl Worker {
+    /// Puts a connection on the list, for as long as what is returned lives.
+    fn enter(self: &Rc<Self>, stop: &Rc<Stop>) -> End {
+        let number = self.next.get();
+        self.next.set(number.wrapping_add(1));
+        self.live.borrow_mut().insert(number, Rc::clone(stop));
+        End { worker: Rc::clone(self), number }
+    }
+
     /// Waits where going on at once would do harm: out of file descriptors, or at the connection limit.
     async fn after_accept(&self, accepted: io::Result<()>, phase: &mut watch::Receiver<Phase>) {
         if let Err(error) = accepted {
@@ -242,38 +254,93 @@ impl Worker {
 
 fn serve<S>(worker: &Rc<Worker>, stream: S, peer: Rc<Peer>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stop = Stop::new();
+    let end = worker.enter(&stop);
+    tokio::task::spawn_local(async move { sniff_and_serve(&end.worker, stream, peer, stop).await });
+}
+
+async fn sniff_and_serve<S>(worker: &Rc<Worker>, stream: S, peer: Rc<Peer>, stop: Rc<Stop>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Losing the sniffing is safe: nothing was begun.
+    let sniffed = tokio::select! {
+        sniffed = tokio::time::timeout(HEAD_WITHIN, sniff::sniff(stream)) => sniffed,
+        () = stop.asked() => return,
+    };
+    if let Ok(Ok(Some(found))) = sniffed {
+        serve_http(worker, found, peer, stop).await;
+    }
+}
+
+/// The same behind TLS. The handshake is the connection's own work: the accept loop goes on.
+fn serve_tls(worker: &Rc<Worker>, stream: TcpStream, peer: Rc<Peer>, tls: Tls) {
+    if worker.handshaking.get() >= HANDSHAKES_MAX {
+        tracing::debug!("a connection was closed: too many handshakes are under way");
+        return;
+    }
+    let stop = Stop::new();
+    let end = worker.enter(&stop);
+    let shaking = Shaking::begin(worker);
+    tokio::task::spawn_local(async move {
+        // Losing the handshake is safe: nothing was begun.
+        let secured = tokio::select! {
+            secured = tls.handshake(stream) => secured,
+            () = stop.asked() => return,
+        };
+        drop(shaking);
+        let Secured { stream, cert_sans } = match secured {
+            Ok(secured) => secured,
+            Err(error) => return tracing::debug!(%error, "a TLS handshake failed"),
+        };
+        let peer = if cert_sans.is_empty() { peer } else { Rc::new(Peer { cert_sans, ..Peer::clone(&peer) }) };
+        let spoken = match tls::alpn(&stream) {
+            Some(b"h2") => Spoken::Http2,
+            Some(_) => Spoken::Http1,
+            None => return sniff_and_serve(&end.worker, stream, peer, stop).await,
+        };
+        serve_http(&end.worker, (spoken, Rewound::new(stream, Bytes::new())), peer, stop).await;
+    });
+}
+
+/// A handshake under way, counted for as long as it lives.
+struct Shaking(Rc<Worker>);
+
+impl Shaking {
+    fn begin(worker: &Rc<Worker>) -> Shaking {
+        worker.handshaking.set(worker.handshaking.get() + 1);
+        Shaking(Rc::clone(worker))
+    }
+}
+
+impl Drop for Shaking {
+    fn drop(&mut self) {
+        self.0.handshaking.set(self.0.handshaking.get().saturating_sub(1));
+    }
+}
+
+async fn serve_http<S>(worker: &Rc<Worker>, (spoken, stream): (Spoken, Rewound<S>), peer: Rc<Peer>, stop: Rc<Stop>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let proxy = Rc::clone(&worker.proxy);
     let on = Rc::clone(worker);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let (proxy, peer, on) = (Rc::clone(&proxy), Rc::clone(&peer), Rc::clone(&on));
         async move {
             let mut answer = proxy.handle(peer, request).await;
-            if on.closing.get() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            // HTTP/2 has no such header (RFC 9113 §8.2.2): its connections end by a GOAWAY.
+            if on.closing.get() && spoken == Spoken::Http1 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answer)
         }
     });
-    // `pipeline_flush` stays off: it takes write back-pressure away, and a large answer would gather in memory.
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
-        .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let stop = Rc::new(Stop::default());
-    let number = worker.next.get();
-    worker.next.set(number.wrapping_add(1));
-    worker.live.borrow_mut().insert(number, Rc::clone(&stop));
-    let worker = Rc::clone(worker);
-    tokio::task::spawn_local(async move {
-        let _end = End { worker, number };
-        let served = Serve { connection, stop };
-        if let Err(error) = served.await {
-            tracing::debug!(%error, "a client connection ended");
-        }
-    });
+    if let Err(error) = connection::serve(spoken, stream, stop, service).await {
+        tracing::debug!(%error, "a client connection ended");
+    }
 }
 
 /// Strikes a connection off the list, also when its task panics.
@@ -286,34 +353,5 @@ impl Drop for End {
     fn drop(&mut self) {
         self.worker.live.borrow_mut().remove(&self.number);
         self.worker.ended.notify_waiters();
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// A connection that closes after its current call when asked.
-    struct Serve<C> {
-        #[pin]
-        connection: C,
-        stop: Rc<Stop>,
-    }
-}
-
-impl<S, T> Future for Serve<http1::Connection<TokioIo<S>, T>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-    T: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::proxy::ProxyBody>,
-    T::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Output = Result<(), hyper::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if this.stop.asked.take() {
-            this.connection.as_mut().graceful_shutdown();
-        } else if this.stop.waker.borrow().is_none() {
-            // A task's waker stays the same for its life, so once is enough.
-            *this.stop.waker.borrow_mut() = Some(cx.waker().clone());
-        }
-        this.connection.poll(cx)
     }
 }

@@ -47,20 +47,11 @@ impl TlsIdentity {
     /// # Errors
     /// When either is not what it should be, or they do not belong together.
     pub fn parse(cert_pem: &str, key_pem: &str) -> Result<TlsIdentity, IdentityFault> {
-        let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(cert_pem.as_bytes()).collect();
-        let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(IdentityFault::NoCertificate)?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| IdentityFault::NoKey)?;
+        let certified = certified(cert_pem, key_pem)?;
         let mut all = Vec::new();
-        for certificate in &chain {
+        for certificate in &certified.cert {
             all.extend_from_slice(&certificate.len().to_be_bytes());
             all.extend_from_slice(certificate);
-        }
-        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|_| IdentityFault::NoKey)?;
-        let certified = CertifiedKey::new(chain, key);
-        match certified.keys_match() {
-            Ok(()) => {}
-            Err(rustls::Error::InconsistentKeys(_)) => return Err(IdentityFault::Mismatch),
-            Err(_) => return Err(IdentityFault::NoCertificate),
         }
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, &all).as_ref());
@@ -83,6 +74,23 @@ impl TlsIdentity {
         let config = Arc::new(roots.build(alpn.clone(), Some(resolver)));
         configs.push(Made { alpn, roots: serial, config: Arc::clone(&config) });
         config
+    }
+}
+
+/// A chain, the holder's own certificate first, with the key of that one; also what our own listeners show.
+///
+/// # Errors
+/// When either is not what it should be, or they do not belong together.
+pub fn certified(cert_pem: &str, key_pem: &str) -> Result<CertifiedKey, IdentityFault> {
+    let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(cert_pem.as_bytes()).collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(IdentityFault::NoCertificate)?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| IdentityFault::NoKey)?;
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|_| IdentityFault::NoKey)?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(IdentityFault::Mismatch),
+        Err(_) => Err(IdentityFault::NoCertificate),
     }
 }
 

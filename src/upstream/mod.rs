@@ -16,7 +16,7 @@ pub use bounds::{Bounds, CircuitBounds};
 pub use circuit::{Circuit, Pass};
 pub use connect::{ConnectError, ConnectFault, Connector};
 pub use fetch::{Fetch, FetchError, FetchFault};
-pub use identity::{IdentityFault, TlsIdentity};
+pub use identity::{IdentityFault, TlsIdentity, certified};
 pub use origin::{BadHost, Origin, OriginId};
 pub use pool::{Lease, Pool, SendFault, Stage, Unsent};
 pub use reach::Reach;
