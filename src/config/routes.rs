@@ -197,6 +197,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let body_max = fields.get("max_body").filter(|node| !scalar::is_word(node, "none")).and_then(|node| scalar::size(node, problems));
     let signed_body_max = signed_body_max(fields);
     let cookies_pass = fields.choice("cookies", &[("strip", false), ("pass", true)]).unwrap_or(false);
+    let websocket = fields.flag("websocket").unwrap_or(false);
     let callers = callers(fields, known);
     let placeholder = fields.flag("placeholder");
     let upstream = upstream_node.and_then(|node| scalar::text(node, problems)).unwrap_or_default();
@@ -227,6 +228,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         body_max,
         signed_body_max,
         cookies_pass,
+        websocket,
         callers,
         special,
     })
@@ -252,7 +254,6 @@ fn needs(rewrite: &Rewrite, edits: &HeaderEdits, special: Option<&Special>) -> B
 
 fn not_in_this_version(fields: &Fields<'_>) {
     fields.not_yet(&["rate_limit"]);
-    fields.only("websocket", "false");
 }
 
 fn act_as(fields: &Fields<'_>) -> ActAs {

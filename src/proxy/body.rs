@@ -1,11 +1,12 @@
 //! The request body on its way upstream: streamed, counted against `max_body`, and recorded while it is short enough to be replayed.
 
 use super::error::ProxyError;
+use super::expect::{self, Waiting, Withheld};
 use crate::attach::oauth1;
 use crate::config::Route;
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::TRANSFER_ENCODING;
+use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -30,6 +31,8 @@ pub enum OutBody {
         incoming: Incoming,
         upload: Rc<Upload>,
     },
+    /// The client's body, which it sends once the upstream asks for it (`Expect: 100-continue`).
+    Withheld(Withheld),
     /// The same body again, from the record.
     Replay {
         parts: VecDeque<Bytes>,
@@ -49,6 +52,8 @@ pub struct Upload {
     progress: Cell<Instant>,
     /// `None` once the body grew past what may be replayed.
     record: RefCell<Option<Vec<Bytes>>>,
+    /// What nobody asked the client for yet.
+    pub(super) withheld: RefCell<Option<Waiting>>,
 }
 
 impl OutBody {
@@ -58,7 +63,7 @@ impl OutBody {
             OutBody::Empty => Some(&[]),
             OutBody::Own(body) => Some(body.as_deref().unwrap_or_default()),
             OutBody::Replay { parts, .. } if parts.len() < 2 => Some(parts.front().map_or(&[][..], |part| part)),
-            OutBody::Replay { .. } | OutBody::Stream { .. } => None,
+            OutBody::Replay { .. } | OutBody::Stream { .. } | OutBody::Withheld(_) => None,
         }
     }
 }
@@ -78,6 +83,9 @@ impl Upload {
 
     /// The whole body again, where it has all gone by and was short enough.
     pub(super) fn replay(self: &Rc<Self>) -> Option<OutBody> {
+        if let Some(again) = Withheld::again(self) {
+            return Some(again);
+        }
         if !self.done.get() {
             return None;
         }
@@ -146,6 +154,7 @@ pub(super) async fn whole_form(mut incoming: Incoming, route: &Route) -> Result<
         too_large: Cell::new(false),
         progress: Cell::new(Instant::now()),
         record: RefCell::new(Some(parts.iter().cloned().collect())),
+        withheld: RefCell::default(),
     });
     Ok((OutBody::Replay { parts, upload: Rc::clone(&upload) }, Some(upload)))
 }
@@ -154,8 +163,8 @@ pub(super) async fn whole_form(mut incoming: Incoming, route: &Route) -> Result<
 ///
 /// # Errors
 /// `body-too-large` when its length is known and over the route's `max_body`.
-pub(super) fn prepare(incoming: Incoming, headers: &HeaderMap, route: &Route) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
-    if incoming.is_end_stream() && !headers.contains_key(TRANSFER_ENCODING) {
+pub(super) fn prepare(incoming: Incoming, head: &Parts, route: &Route) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
+    if incoming.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING) {
         return Ok((OutBody::Empty, None));
     }
     let length = incoming.size_hint().exact();
@@ -173,7 +182,11 @@ pub(super) fn prepare(incoming: Incoming, headers: &HeaderMap, route: &Route) ->
         too_large: Cell::new(false),
         progress: Cell::new(Instant::now()),
         record: RefCell::new(recordable.then(Vec::new)),
+        withheld: RefCell::default(),
     });
+    if expect::is_expected(head) {
+        return Ok((Withheld::begin(incoming, &upload), Some(upload)));
+    }
     Ok((OutBody::Stream { incoming, upload: Rc::clone(&upload) }, Some(upload)))
 }
 
@@ -182,7 +195,15 @@ impl Body for OutBody {
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        if let OutBody::Withheld(withheld) = this {
+            match ready!(withheld.poll_asked(cx)) {
+                Ok(asked) => *this = asked,
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+        match this {
+            OutBody::Withheld(_) => Poll::Pending,
             OutBody::Empty => Poll::Ready(None),
             OutBody::Own(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             OutBody::Replay { parts, upload } => {
@@ -216,6 +237,7 @@ impl Body for OutBody {
             OutBody::Empty => true,
             OutBody::Own(body) => body.is_none(),
             OutBody::Replay { parts, .. } => parts.is_empty(),
+            OutBody::Withheld(withheld) => withheld.is_none(),
             OutBody::Stream { incoming, .. } => incoming.is_end_stream(),
         }
     }
@@ -226,6 +248,7 @@ impl Body for OutBody {
             OutBody::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
             OutBody::Replay { parts, .. } => SizeHint::with_exact(parts.iter().map(|part| part.len() as u64).sum()),
             OutBody::Stream { incoming, .. } => incoming.size_hint(),
+            OutBody::Withheld(withheld) => withheld.size_hint(),
         }
     }
 }

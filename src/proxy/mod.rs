@@ -8,6 +8,7 @@ mod after;
 mod body;
 mod context;
 mod error;
+mod expect;
 mod expired;
 pub mod explain;
 mod follow;
@@ -21,11 +22,13 @@ mod placeholder;
 mod relay;
 mod resolve;
 mod send;
+mod tunnel;
 
 pub use body::OutBody;
 pub use error::ProxyError;
 pub use guard::{Peer, Via};
 pub use relay::ProxyBody;
+pub use tunnel::Tunnels;
 
 use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
 use crate::config::{ActAs, Live, Route, Snapshot};
@@ -52,6 +55,7 @@ pub struct Proxy {
     keeper: Arc<Keeper>,
     pool: Rc<Pool<OutBody>>,
     hops: follow::Hops,
+    tunnels: Rc<Tunnels>,
     view: RefCell<Rc<View>>,
     ids: Ids,
 }
@@ -108,7 +112,12 @@ impl Proxy {
     pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, connector: Connector) -> Rc<Self> {
         let view = RefCell::new(View::new(live.snapshot()));
         let hops = follow::Hops::new(&connector);
-        Rc::new(Proxy { live, keeper, pool: Pool::new(connector), hops, view, ids: Ids::new() })
+        Rc::new(Proxy { live, keeper, pool: Pool::new(connector), hops, tunnels: Rc::default(), view, ids: Ids::new() })
+    }
+
+    /// The upgraded connections of this worker.
+    pub fn tunnels(&self) -> &Rc<Tunnels> {
+        &self.tunnels
     }
 
     /// Closes upstream connections that idled too long.
@@ -173,15 +182,16 @@ impl Proxy {
         send::refuse_body(target.route, &incoming)?;
         let end_user = who.and_then(|who| who.end_user);
         let call = forward::Call { view, cx, head, target: &target, end_user, clock: self.keeper.clock() };
+        let wish = tunnel::Wish::of(target.route, head, &incoming).map(|wish| (wish, &self.tunnels));
         let (outgoing, upload) = match target.route.signs_form() && call.sends_form(token.as_deref())? {
             true => body::whole_form(incoming, target.route).await?,
-            false => body::prepare(incoming, &head.headers, target.route)?,
+            false => body::prepare(incoming, head, target.route)?,
         };
         let rejected = async |used: &Arc<Token>| match who {
             Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,
             None => None,
         };
-        forward::forward((&self.pool, &self.hops), call, token, outgoing, upload, rejected).await
+        forward::forward((&self.pool, &self.hops), call, token, (outgoing, upload), wish, rejected).await
     }
 
     /// What stands where the client's SDK wants its token, where route, listener or config say that it is the end user's name.

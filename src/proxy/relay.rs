@@ -2,6 +2,7 @@
 
 use super::body::{OutBody, Upload};
 use super::context::CallLog;
+use super::expect;
 use super::expired::Held;
 use crate::upstream::Lease;
 use bytes::Bytes;
@@ -70,6 +71,9 @@ impl Relay {
             if whole && self.upload.as_ref().is_none_or(|upload| upload.done()) {
                 lease.give_back();
             }
+        }
+        if let Some(upload) = &self.upload {
+            expect::over(upload);
         }
         if let Some(log) = self.log.take() {
             log.tell(self.status, self.bytes, whole, error);

@@ -8,6 +8,7 @@ pub mod pool;
 pub mod reach;
 pub mod tls;
 pub mod trust;
+pub mod upgrade;
 
 pub use connect::{ConnectError, ConnectFault, Connector};
 pub use fetch::{Fetch, FetchError, FetchFault};
@@ -17,3 +18,4 @@ pub use pool::{Lease, Pool, SendFault, Stage};
 pub use reach::Reach;
 pub use tls::TlsRoots;
 pub use trust::{Trust, TrustFault};
+pub use upgrade::{Continue, Said, Upgrades};

@@ -6,6 +6,7 @@
 
 use super::connect::{ConnectError, Connector, Io};
 use super::origin::{Origin, OriginId};
+use super::upgrade::{self, Upgrades};
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
@@ -44,6 +45,14 @@ impl Stage {
     /// When a new connection stood, if one was needed.
     pub fn connected(&self) -> Option<Instant> {
         self.connected.get()
+    }
+
+    pub(super) async fn during<T>(&self, connect: impl Future<Output = T>) -> T {
+        self.connecting.set(true);
+        let connected = connect.await;
+        self.connecting.set(false);
+        self.connected.set(Some(Instant::now()));
+        connected
     }
 }
 
@@ -108,6 +117,13 @@ impl<B> Lease<B> {
     }
 }
 
+impl<B> Lease<B> {
+    /// One of a connection that belongs to no pool: it is never given back.
+    pub(super) fn of_none(sender: http1::SendRequest<B>, origin: OriginId) -> Self {
+        Lease { held: Some((sender, Weak::new(), origin)) }
+    }
+}
+
 impl<B> Default for Connections<B> {
     fn default() -> Self {
         Connections { idle: Vec::new(), h2: None }
@@ -136,6 +152,10 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
     pub fn new(connector: Connector) -> Rc<Self> {
         Rc::new(Pool { connector, origins: RefCell::default() })
     }
@@ -153,6 +173,9 @@ where
         stage: &Stage,
         mut request: Request<B>,
     ) -> Result<(Response<Incoming>, Lease<B>), SendFault> {
+        if request.extensions().get::<Upgrades>().is_some() {
+            return self.send_upgrade(origin, connect_within, stage, request).await;
+        }
         while let Some(sender) = self.checkout(origin.id) {
             let sent = match sender {
                 Sender::H1(mut sender) => {
@@ -187,10 +210,7 @@ where
         stage: &Stage,
         mut request: Request<B>,
     ) -> Result<(Response<Incoming>, Lease<B>), SendFault> {
-        stage.connecting.set(true);
-        let connected = self.connector.connect(origin, connect_within).await;
-        stage.connecting.set(false);
-        stage.connected.set(Some(Instant::now()));
+        let connected = stage.during(self.connector.connect(origin, connect_within)).await;
         let (io, h2) = connected.map_err(SendFault::Connect)?;
         let broken = |error| fault(error, false);
         if h2 {
@@ -290,8 +310,9 @@ fn is_reset(error: &hyper::Error) -> bool {
 }
 
 /// Origin form and `Host` (RFC 9112 §3.2.1).
-fn to_h1<B: Body>(request: &mut Request<B>) {
+pub(super) fn to_h1<B: Body>(request: &mut Request<B>) {
     *request.version_mut() = Version::HTTP_11;
+    upgrade::expect_h1(request);
     if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
         // Said by name, because hyper takes a GET's or HEAD's body of unknown length for none at all.
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -309,6 +330,7 @@ fn to_h1<B: Body>(request: &mut Request<B>) {
 /// `:scheme` and `:authority` instead of `Host` (RFC 9113 §8.3.1).
 fn to_h2<B>(request: &mut Request<B>, origin: &Origin) {
     *request.version_mut() = Version::HTTP_2;
+    upgrade::expect_h2(request);
     request.headers_mut().remove(TRANSFER_ENCODING);
     let host = request.headers_mut().remove(HOST);
     if request.uri().authority().is_some() {
