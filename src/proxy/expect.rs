@@ -35,7 +35,8 @@ pub(super) struct Waiting {
 pub struct Withheld {
     upload: Rc<Upload>,
     said: Continue,
-    wait: Pin<Box<Sleep>>,
+    /// Begins once the head is written: a slow connect is no silence.
+    wait: Option<Pin<Box<Sleep>>>,
 }
 
 /// Whether the client waits to be asked. One of HTTP/1.0 cannot be (RFC 9110 §10.1.1); other expectations are ignored, as most servers do.
@@ -90,7 +91,7 @@ impl Withheld {
     pub(super) fn begin(incoming: Incoming, upload: &Rc<Upload>) -> OutBody {
         let said = Continue::default();
         *upload.withheld.borrow_mut() = Some(Waiting { incoming, said: said.clone() });
-        OutBody::Withheld(Withheld { upload: Rc::clone(upload), said, wait: Box::pin(tokio::time::sleep(WAIT)) })
+        OutBody::Withheld(Withheld { upload: Rc::clone(upload), said, wait: None })
     }
 
     /// For another try, where nobody asked in the first.
@@ -102,8 +103,9 @@ impl Withheld {
 
     /// The client's body once it may be sent.
     pub(super) fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Result<OutBody, BoxError>> {
+        let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(WAIT)));
         match self.said.poll_said(cx) {
-            Said::Nothing if self.wait.as_mut().poll(cx).is_pending() => Poll::Pending,
+            Said::Nothing if wait.as_mut().poll(cx).is_pending() => Poll::Pending,
             Said::Nothing | Said::GoOn => Poll::Ready(match self.upload.withheld.borrow_mut().take() {
                 Some(Waiting { incoming, .. }) => Ok(OutBody::Stream { incoming, upload: Rc::clone(&self.upload) }),
                 None => Err("the body went another way".into()),

@@ -42,3 +42,4 @@ mod streaming;
 mod tls;
 mod tokens;
 mod trust;
+mod upgrades;
