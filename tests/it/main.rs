@@ -23,6 +23,7 @@ mod connect;
 mod connect_threats;
 mod dpop;
 mod following;
+mod grpc;
 mod headers;
 mod http2_in;
 mod location;
