@@ -197,7 +197,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let body_max = fields.get("max_body").filter(|node| !scalar::is_word(node, "none")).and_then(|node| scalar::size(node, problems));
     let signed_body_max = signed_body_max(fields);
     let cookies_pass = fields.choice("cookies", &[("strip", false), ("pass", true)]).unwrap_or(false);
-    let websocket = fields.flag("websocket").unwrap_or(false);
+    let websocket = websocket(fields, special.as_deref());
     let callers = callers(fields, known);
     let placeholder = fields.flag("placeholder");
     let upstream = upstream_node.and_then(|node| scalar::text(node, problems)).unwrap_or_default();
@@ -406,6 +406,15 @@ fn reverse(
             None
         }
     }
+}
+
+fn websocket(fields: &Fields<'_>, special: Option<&Special>) -> bool {
+    let takes = fields.flag("websocket").unwrap_or(false);
+    if takes && special.is_some_and(|special| special.send.is_some() || special.response.is_some()) {
+        let hint = "take it away, or `send` and `response`";
+        fields.say(fields.at_key("websocket"), "`websocket` is for routes that pass request and answer as they are", Some(hint.into()));
+    }
+    takes
 }
 
 /// The `Host` that goes upstream.

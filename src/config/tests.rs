@@ -344,6 +344,12 @@ fn typos_in_routes_are_told_where_they_stand() {
     check_route(&format!("{WHOLE}, as: usr"), 74, "`user` or `app` or `none`", "`user`");
     check_route(&format!("{WHOLE}, rate_limit: 5"), 70, "`rate_limit` is not in this version yet", "");
     check_route(&format!("{WHOLE}, websocket: often"), 81, "expected `true` or `false`", "");
+    check_route(
+        &format!("{WHOLE}, websocket: true, send: {{method: POST}}"),
+        70,
+        "`websocket` is for routes that pass",
+        "`send` and `response`",
+    );
     check_route(&format!("{WHOLE}, follow: token"), 78, "expected `no` or `no_token`", "");
     check_route(&format!("{WHOLE}, retry: {{attempts: 2}}"), 88, "`attempts: 2` is not in this version yet", "");
     check_route(&format!("{WHOLE}, timeout: {{connect: 5 parsecs}}"), 89, "expected a duration", "");

@@ -81,6 +81,11 @@ impl Upload {
         self.progress.get()
     }
 
+    /// Whether there is a [`Upload::replay`].
+    pub(super) fn may_replay(&self) -> bool {
+        self.withheld.borrow().is_some() || (self.done.get() && self.record.borrow().is_some())
+    }
+
     /// The whole body again, where it has all gone by and was short enough.
     pub(super) fn replay(self: &Rc<Self>) -> Option<OutBody> {
         if let Some(again) = Withheld::again(self) {
@@ -184,7 +189,8 @@ pub(super) fn prepare(incoming: Incoming, head: &Parts, route: &Route) -> Result
         record: RefCell::new(recordable.then(Vec::new)),
         withheld: RefCell::default(),
     });
-    if expect::is_expected(head) {
+    // A route that reads answers itself asks for the body at once: nobody would tell the upstream's connection when it is through.
+    if route.special.is_none() && expect::is_expected(head) {
         return Ok((Withheld::begin(incoming, &upload), Some(upload)));
     }
     Ok((OutBody::Stream { incoming, upload: Rc::clone(&upload) }, Some(upload)))

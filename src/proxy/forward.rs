@@ -142,8 +142,10 @@ pub(super) async fn forward(
                     && !wants_nonce
                     && let Some(used) = &token
                     && is_expired(&call, &mut response, deadline, &mut held).await?
-                    && let Some(again) = again(upload.as_ref())
+                    && upload.as_ref().is_none_or(|upload| upload.may_replay())
                     && let Some(newer) = rejected(used).await
+                    // Last, because it takes the body from this exchange.
+                    && let Some(again) = again(upload.as_ref())
                 {
                     rejected_once = true;
                     call.cx.replayed();

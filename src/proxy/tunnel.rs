@@ -61,9 +61,8 @@ fn asked(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
     let (Some(protocol), None) = (lines.next(), lines.next()) else { return None };
     let text = protocol.to_str().ok()?;
-    let is_word = |text: &str| {
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
-    };
+    let is_word =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
     let (name, version) = text.split_once('/').map_or((text, None), |(name, version)| (name, Some(version)));
     let fits = is_word(name) && version.is_none_or(is_word);
     let refused = ["h2", "h2c", "h3", "http", "https", "tls", "ssl", "connect-udp", "connect-ip"];

@@ -94,7 +94,12 @@ impl Connector {
         self.connect_by(origin, within, ALPN_H1).await.map(|(io, _)| io)
     }
 
-    async fn connect_by(&self, origin: &Origin, within: Option<Duration>, alpn: &'static [&'static [u8]]) -> Result<(Io, bool), ConnectError> {
+    async fn connect_by(
+        &self,
+        origin: &Origin,
+        within: Option<Duration>,
+        alpn: &'static [&'static [u8]],
+    ) -> Result<(Io, bool), ConnectError> {
         let work = self.connect_unbounded(origin, alpn);
         match within {
             None => work.await,

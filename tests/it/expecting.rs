@@ -105,6 +105,20 @@ async fn a_401_leads_to_the_one_forced_refresh_and_the_body_goes_up_once() {
     assert!(rest.is_empty(), "the first saw no body: {:?}", String::from_utf8_lossy(&rest));
 }
 
+/// Where no newer token can be had, the 401 is the answer, and whole.
+#[tokio::test]
+async fn a_401_that_no_refresh_mends_passes_whole() {
+    let (world, listener) = by_hand("").await;
+    let (mut raw, mut upstream, _) = expecting(&world, &listener, LENGTH).await;
+    upstream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 8\r\n\r\nhalf").await.expect("written");
+    let head = raw.head().await.expect("a head");
+    assert!(head.starts_with("http/1.1 401") && head.contains("connection: close"), "{head}");
+    is_silent(&mut upstream).await;
+    upstream.write_all(b"half").await.expect("written");
+    assert_eq!(raw.rest().await, b"halfhalf");
+    assert_eq!(world.sandbox.counters().token_posts, 0);
+}
+
 #[tokio::test]
 async fn an_upstream_that_knows_no_expectation_gets_the_body_after_a_second() {
     let (world, listener) = by_hand("").await;

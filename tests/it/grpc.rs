@@ -55,7 +55,8 @@ impl Server {
                 });
             }
         });
-        let route = format!("  - {{match: '/photos.Photos/{{*rest}}', provider: sandbox, upstream: 'https://{origin}/photos.Photos/{{rest}}'}}\n");
+        let route =
+            format!("  - {{match: '/photos.Photos/{{*rest}}', provider: sandbox, upstream: 'https://{origin}/photos.Photos/{{rest}}'}}\n");
         let world = Plan::new().tls(authority.roots()).token_name(&origin).routes(&route).start().await;
         world.connect(MEGAN).await;
         Server { world, told }
@@ -188,7 +189,9 @@ async fn a_unary_call_has_its_trailers() {
     let (message, trailers) = within("the answer", all(answer.body_mut())).await.expect("whole");
     assert_eq!((&*message, trailers), (&b"\0\0\0\0\x05hello"[..], Some(status("0"))));
     let Told::Head(seen) = server.told().await else { panic!("a head first") };
-    for (name, value) in [("te", "trailers"), ("grpc-timeout", "5S"), ("grpc-accept-encoding", "gzip"), ("content-type", "application/grpc")] {
+    for (name, value) in
+        [("te", "trailers"), ("grpc-timeout", "5S"), ("grpc-accept-encoding", "gzip"), ("content-type", "application/grpc")]
+    {
         assert_eq!(seen.0.get(name).map(|found| found.to_str().expect("text")), Some(value), "{name}");
     }
     assert!(seen.0["authorization"].to_str().expect("text").starts_with("Bearer ") && !seen.0.contains_key("x-end-user"));
@@ -202,7 +205,10 @@ async fn an_answer_of_trailers_alone_is_one() {
     let (answer, mut sending) = client.call("TrailersOnly").await;
     sending.send_data(Bytes::new(), true).expect("sent");
     let answer = head(answer).await;
-    assert_eq!((&answer.headers()["grpc-status"], &answer.headers()["grpc-message"]), (&"5".parse().expect("a value"), &"as%20said".parse().expect("a value")));
+    assert_eq!(
+        (&answer.headers()["grpc-status"], &answer.headers()["grpc-message"]),
+        (&"5".parse().expect("a value"), &"as%20said".parse().expect("a value"))
+    );
     assert!(answer.body().is_end_stream(), "the head ends it");
 }
 

@@ -71,7 +71,10 @@ async fn a_client_that_is_gone_ends_the_upstreams_work_when_the_answer_begins() 
 
 #[tokio::test]
 async fn an_http_1_0_client_gets_no_chunks() {
-    let upstream = Upstream::start(|_| Reply::Keep(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n".to_vec())).await;
+    let upstream = Upstream::start(|_| {
+        Reply::Keep(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n".to_vec())
+    })
+    .await;
     let world = Plan::new().up(upstream.address, "").start().await;
     world.connect(MEGAN).await;
     for keep in ["", "Connection: keep-alive\r\n"] {
@@ -87,7 +90,8 @@ async fn an_http_1_0_client_gets_no_chunks() {
 /// Statuses that have no body, whatever their head says, and bytes behind them that are nobody's answer.
 #[tokio::test]
 async fn a_length_on_an_answer_without_a_body_is_not_waited_for() {
-    for (status, surplus) in [("204 No Content", ""), ("304 Not Modified", ""), ("204 No Content", "hello"), ("304 Not Modified", "hello")] {
+    for (status, surplus) in [("204 No Content", ""), ("304 Not Modified", ""), ("204 No Content", "hello"), ("304 Not Modified", "hello")]
+    {
         let reply = format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\nETag: \"e\"\r\n\r\n{surplus}");
         let upstream = Upstream::start(move |seen| match &*seen.target {
             "/none" => Reply::Keep(reply.clone().into_bytes()),

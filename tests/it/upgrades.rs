@@ -68,7 +68,12 @@ async fn an_upgrade_goes_up_with_the_token_and_becomes_a_tunnel() {
     let mut upstream = accepted(&listener).await;
     let seen = read_until(&mut upstream, "\r\n\r\n").await.to_ascii_lowercase();
     assert!(seen.starts_with("get /ws?room=1 http/1.1\r\n") && seen.contains(&token), "{seen}");
-    for line in ["connection: upgrade\r\n", "upgrade: websocket\r\n", "sec-websocket-key: dghlihnhbxbszsbub25jzq==\r\n", "sec-websocket-protocol: chat\r\n"] {
+    for line in [
+        "connection: upgrade\r\n",
+        "upgrade: websocket\r\n",
+        "sec-websocket-key: dghlihnhbxbszsbub25jzq==\r\n",
+        "sec-websocket-protocol: chat\r\n",
+    ] {
         assert_eq!(seen.matches(line).count(), 1, "{line:?} in {seen}");
     }
     for gone in ["x-end-user", "mine", "x-attache", "cookie", "keep-alive", "early"] {
@@ -78,7 +83,9 @@ async fn an_upgrade_goes_up_with_the_token_and_becomes_a_tunnel() {
     upstream.write_all(&[GRANTED, b"hello"].concat()).await.expect("written");
     let head = raw.head().await.expect("a head");
     assert!(head.starts_with("http/1.1 101"), "{head}");
-    for line in ["\nconnection: upgrade", "\nupgrade: websocket", "\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "\nx-request-id: "] {
+    for line in
+        ["\nconnection: upgrade", "\nupgrade: websocket", "\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "\nx-request-id: "]
+    {
         assert!(head.contains(line), "{line:?} in {head}");
     }
     assert!(!head.contains("set-cookie") && !head.contains("content-length") && !head.contains("transfer-encoding"), "{head}");
