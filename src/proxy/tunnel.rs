@@ -194,7 +194,9 @@ mod tests {
     fn is_asked(connection: &'static str, upgrade: &[&'static str]) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(CONNECTION, HeaderValue::from_static(connection));
-        upgrade.iter().for_each(|line| drop(headers.append(UPGRADE, HeaderValue::from_static(line))));
+        for line in upgrade {
+            headers.append(UPGRADE, HeaderValue::from_static(line));
+        }
         asked(&headers).is_some()
     }
 

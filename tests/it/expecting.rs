@@ -3,7 +3,7 @@
 use crate::harness::*;
 use crate::streaming::{accepted, by_hand, read_until};
 use crate::wire::{Raw, within};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -122,7 +122,7 @@ async fn a_401_that_no_refresh_mends_passes_whole() {
 #[tokio::test]
 async fn an_upstream_that_knows_no_expectation_gets_the_body_after_a_second() {
     let (world, listener) = by_hand("").await;
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     let (mut raw, mut upstream, _) = expecting(&world, &listener, LENGTH).await;
     is_asked(&mut raw).await;
     assert!(begun.elapsed() >= Duration::from_millis(950), "{:?}", begun.elapsed());

@@ -286,7 +286,7 @@ async fn threat_20_an_upstreams_reset_is_a_reset_and_never_an_end() {
     raw.send(format!("POST /photos.Photos/Break HTTP/1.1\r\n{lines}\r\n")).await;
     assert!(raw.head().await.expect("a head").starts_with("http/1.1 200"));
     raw.send("more").await;
-    assert!(!raw.to_last_chunk().await.ends_with(b"0\r\n\r\n"));
+    assert!(!raw.until_last_chunk().await.ends_with(b"0\r\n\r\n"));
     // Before any answer it is Attaché's to say.
     let (answer, mut sending) = client.call("Early").await;
     sending.send_data(Bytes::new(), true).expect("sent");

@@ -166,7 +166,7 @@ async fn threat_20_a_body_until_the_close_is_whole_over_tls_only_with_a_close_no
             false => upstream.into_inner().0.shutdown().await.expect("shut"),
         }
         assert!(raw.head().await.expect("a head").contains("transfer-encoding: chunked"));
-        let body = raw.to_last_chunk().await;
+        let body = raw.until_last_chunk().await;
         assert_eq!(body.ends_with(b"0\r\n\r\n"), whole, "{:?}", String::from_utf8_lossy(&body));
     }
 }

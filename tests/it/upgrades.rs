@@ -238,7 +238,7 @@ async fn a_401_before_the_101_leads_to_the_one_forced_refresh() {
 #[tokio::test]
 async fn silence_cuts_no_tunnel_and_total_does() {
     let (world, listener) = by_hand("    websocket: true\n    timeout: {first_byte: 300ms, idle: 100ms, total: 1s}\n").await;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let (mut raw, mut upstream) = tunnel(&world, &listener).await;
     tokio::time::sleep(Duration::from_millis(400)).await;
     echo(&mut raw, &mut upstream, "still here").await;

@@ -252,7 +252,7 @@ impl Raw {
     }
 
     /// Everything until the last chunk of an answer, or until the peer closes.
-    pub async fn to_last_chunk(&mut self) -> Vec<u8> {
+    pub async fn until_last_chunk(&mut self) -> Vec<u8> {
         while !self.buffer.ends_with(b"0\r\n\r\n") && self.more().await {}
         std::mem::take(&mut self.buffer)
     }
