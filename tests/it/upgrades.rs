@@ -1,6 +1,7 @@
 //! Upgrades (RFC 9110 §7.8): WebSocket and its like with the token attached, the tunnel behind a 101, and what opens none.
 
 use crate::harness::*;
+use crate::process::Process;
 use crate::streaming::{accepted, by_hand, read_until};
 use crate::tls::{Authority, names};
 use crate::wire::{Raw, RawAnswer, until, within};
@@ -331,4 +332,36 @@ async fn over_tls_an_upgrade_goes_by_http_1_also_where_calls_go_by_http_2() {
     // An end without close_notify is an end, too.
     drop(raw);
     assert_eq!(within("the end", upstream.read(&mut [0; 16])).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn the_line_of_a_tunnel_comes_at_its_end_with_the_bytes_of_both_ways() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = listener.local_addr().expect("an address");
+    let config = format!(
+        "listen: {{proxy: '127.0.0.1:0', public: '127.0.0.1:0', admin: '127.0.0.1:0'}}\n\
+         routes:\n  - {{name: ws, match: '/up/ws', as: none, upstream: 'http://{address}/ws', websocket: true}}\n"
+    );
+    std::fs::write(folder.path().join("routes.yaml"), config).expect("written");
+    let mut attache = Process::spawn(folder.path(), &["run", "--log-format", "json"], &[("RUST_LOG", "info")]);
+    let (proxy, _) = attache.ready().await;
+    let mut raw = ask(proxy, get("/up/ws", WEBSOCKET)).await;
+    let mut upstream = accepted(&listener).await;
+    read_until(&mut upstream, "\r\n\r\n").await;
+    upstream.write_all(GRANTED).await.expect("written");
+    assert!(raw.head().await.expect("a head").starts_with("http/1.1 101"));
+    raw.send("hello").await;
+    read_until(&mut upstream, "hello").await;
+    assert!(!attache.err().contains("attache::call"), "not before its end");
+    upstream.write_all(b"bye").await.expect("written");
+    drop(upstream);
+    assert_eq!(raw.rest().await, b"bye");
+    drop(raw);
+    until("the line is written", async || attache.err().contains("attache::call")).await;
+    let log = attache.err();
+    let line = log.lines().find(|line| line.contains("attache::call")).expect("a line");
+    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    let told = ["http.status", "body.bytes", "tunnel.bytes_sent", "cut", "route.name"].map(|name| line[name].to_string());
+    assert_eq!(told, ["101", "3", "5", "false", "\"ws\""], "{line}");
 }
