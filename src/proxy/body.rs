@@ -2,6 +2,7 @@
 
 use super::error::ProxyError;
 use super::expect::{self, Waiting, Withheld};
+use super::{View, trailers};
 use crate::attach::oauth1;
 use crate::config::Route;
 use bytes::Bytes;
@@ -43,6 +44,7 @@ pub enum OutBody {
 /// What is known of a streamed body while it is under way. Shared by the body, which hyper owns, and the call that waits for the answer.
 #[derive(Debug)]
 pub struct Upload {
+    view: Rc<View>,
     body_max: Option<u64>,
     record_max: usize,
     seen: Cell<u64>,
@@ -123,7 +125,11 @@ impl Upload {
 /// # Errors
 /// `body-too-large` over the route's `max_signed_body` or `max_body`; `bad-request` when it breaks off, stands still for `first_byte`, or holds
 /// a parameter that is the protocol's own.
-pub(super) async fn whole_form(mut incoming: Incoming, route: &Route) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
+pub(super) async fn whole_form(
+    mut incoming: Incoming,
+    view: &Rc<View>,
+    route: &Route,
+) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
     let max = route.body_max.unwrap_or(u64::MAX).min(route.signed_body_max as u64);
     let length = incoming.size_hint().exact();
     if length.is_some_and(|length| length > max) {
@@ -152,6 +158,7 @@ pub(super) async fn whole_form(mut incoming: Incoming, route: &Route) -> Result<
     }
     let parts = VecDeque::from([Bytes::from(bytes)]);
     let upload = Rc::new(Upload {
+        view: Rc::clone(view),
         body_max: None,
         record_max: usize::MAX,
         seen: Cell::new(0),
@@ -168,7 +175,12 @@ pub(super) async fn whole_form(mut incoming: Incoming, route: &Route) -> Result<
 ///
 /// # Errors
 /// `body-too-large` when its length is known and over the route's `max_body`.
-pub(super) fn prepare(incoming: Incoming, head: &Parts, route: &Route) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
+pub(super) fn prepare(
+    incoming: Incoming,
+    head: &Parts,
+    view: &Rc<View>,
+    route: &Route,
+) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
     if incoming.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING) {
         return Ok((OutBody::Empty, None));
     }
@@ -180,6 +192,7 @@ pub(super) fn prepare(incoming: Incoming, head: &Parts, route: &Route) -> Result
     }
     let recordable = length.is_none_or(|length| length <= route.replay_body_max as u64);
     let upload = Rc::new(Upload {
+        view: Rc::clone(view),
         body_max: route.body_max,
         record_max: route.replay_body_max,
         seen: Cell::new(0),
@@ -221,14 +234,17 @@ impl Body for OutBody {
                 let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                     None => None,
                     Some(Err(error)) => Some(Err(error.into())),
-                    Some(Ok(frame)) => {
-                        // Trailers cannot be replayed from the record; without them the body is another one.
-                        if frame.is_trailers() {
+                    Some(Ok(frame)) => match frame.into_trailers() {
+                        Ok(map) => {
+                            // They cannot be replayed from the record; without them the body is another one.
                             *upload.record.borrow_mut() = None;
+                            trailers::outgoing(map, &upload.view).map(|map| Ok(Frame::trailers(map)))
                         }
-                        let seen = frame.data_ref().map_or(Ok(()), |part| upload.see(part));
-                        Some(seen.map(|()| frame))
-                    }
+                        Err(frame) => {
+                            let seen = frame.data_ref().map_or(Ok(()), |part| upload.see(part));
+                            Some(seen.map(|()| frame))
+                        }
+                    },
                 };
                 if frame.is_none() || incoming.is_end_stream() {
                     upload.done.set(true);

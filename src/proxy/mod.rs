@@ -22,6 +22,7 @@ mod placeholder;
 mod relay;
 mod resolve;
 mod send;
+mod trailers;
 mod tunnel;
 
 pub use body::OutBody;
@@ -66,6 +67,8 @@ pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     /// What every answer's `Vary` gains (contract §4).
     pub(crate) vary: HeaderValue,
+    /// The headers that credentials go into, which no trailer may name.
+    pub(crate) credentials: Box<[http::HeaderName]>,
 }
 
 impl View {
@@ -74,7 +77,8 @@ impl View {
         let vary = format!("{}, {}", rules.header, rules.account_header);
         // Two header names and a comma are a header value; the fallback only ever widens what a cache must tell apart.
         let vary = HeaderValue::try_from(vary).unwrap_or_else(|_| HeaderValue::from_static("*"));
-        Rc::new(View { snapshot, vary })
+        let credentials = trailers::credential_headers(&snapshot);
+        Rc::new(View { snapshot, vary, credentials })
     }
 }
 
@@ -184,8 +188,8 @@ impl Proxy {
         let call = forward::Call { view, cx, head, target: &target, end_user, clock: self.keeper.clock() };
         let wish = tunnel::Wish::of(target.route, head, &incoming).map(|wish| (wish, &self.tunnels));
         let (outgoing, upload) = match target.route.signs_form() && call.sends_form(token.as_deref())? {
-            true => body::whole_form(incoming, target.route).await?,
-            false => body::prepare(incoming, head, target.route)?,
+            true => body::whole_form(incoming, view, target.route).await?,
+            false => body::prepare(incoming, head, view, target.route)?,
         };
         let rejected = async |used: &Arc<Token>| match who {
             Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,

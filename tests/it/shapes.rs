@@ -170,3 +170,63 @@ async fn threat_20_a_body_until_the_close_is_whole_over_tls_only_with_a_close_no
         assert_eq!(body.ends_with(b"0\r\n\r\n"), whole, "{:?}", String::from_utf8_lossy(&body));
     }
 }
+
+/// Taken out, the judging of trailers by what passes as a header would fail it: who joins them with the headers would read a name or a token
+/// that nobody checked.
+#[tokio::test]
+async fn threat_01_what_passes_as_no_header_passes_as_no_trailer() {
+    let (world, listener) = by_hand("    attach: {header: X-Api-Token}\n").await;
+    let never = [
+        "X-End-User",
+        "X_End_User",
+        "X-Attache-Key",
+        "Authorization",
+        "Proxy-Authorization",
+        "Cookie",
+        "Host",
+        "Content-Length",
+        "X-Api-Token",
+        "X_Api_Token",
+    ];
+    let lines: String = never.iter().map(|name| format!("{name}: 7\r\n")).collect();
+    for own in ["", "X-Sum: 1\r\n"] {
+        let announced = format!("Trailer: {}, X-Sum\r\n", never.join(", "));
+        let mut raw = Raw::open(world.proxy).await;
+        let head = format!("POST /up/x HTTP/1.1\r\nHost: localhost\r\nX-End-User: {MEGAN}\r\nTE: trailers\r\n{announced}");
+        raw.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n{lines}{own}\r\n")).await;
+        let mut upstream = accepted(&listener).await;
+        let seen = read_until(&mut upstream, "\r\n0\r\n").await;
+        let mut seen = seen.split_once("hello").expect("a body").1.to_ascii_lowercase();
+        while !seen.ends_with("\r\n\r\n") {
+            seen.push_str(&read_until(&mut upstream, "\n").await.to_ascii_lowercase());
+        }
+        assert_eq!(seen, format!("\r\n0\r\n{}\r\n", own.to_ascii_lowercase()));
+        let answered = "Set-Cookie: a=b\r\nConnection: close\r\nProxy-Status: attache; error=x\r\n";
+        let announced = "Trailer: Set-Cookie, Connection, Proxy-Status, X-Sum\r\n";
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n{announced}\r\n2\r\nok\r\n0\r\n{answered}{own}\r\n"
+        );
+        upstream.write_all(answer.as_bytes()).await.expect("written");
+        raw.head().await.expect("a head");
+        let mut body = String::new();
+        while !body.ends_with("\r\n\r\n") {
+            body.push_str(&String::from_utf8_lossy(&raw.some().await).to_ascii_lowercase());
+        }
+        assert_eq!(body, format!("2\r\nok\r\n0\r\n{}\r\n", own.to_ascii_lowercase()));
+    }
+}
+
+#[tokio::test]
+async fn threat_11_two_equal_lengths_go_on_as_one() {
+    let upstream = Upstream::plain().await;
+    let world = Plan::new().up(upstream.address, "").start().await;
+    world.connect(MEGAN).await;
+    let mut raw = ask(world.proxy, "GET /up/first").await;
+    assert_eq!(raw.answer().await.expect("an answer").status, 200);
+    raw.send(format!(
+        "POST /up/x HTTP/1.1\r\nHost: localhost\r\nX-End-User: {MEGAN}\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello"
+    ))
+    .await;
+    assert_eq!(raw.answer().await.expect("an answer").status, 200);
+    assert_eq!(upstream.last().header("content-length"), "5");
+}
