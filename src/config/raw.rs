@@ -344,8 +344,8 @@ struct RouteKeys {
     placeholder: Option<Flag>,
     /// Lets a token travel over plain HTTP to a host that is not loopback.
     allow_plain_http: Option<Flag>,
-    /// WebSocket upgrades are not in this version yet.
-    websocket: Option<False>,
+    /// Lets upgrades to WebSocket (RFC 6455) and other single protocols pass, with the token on the request. `false` by default.
+    websocket: Option<Flag>,
     /// Makes `Location` and `Content-Location` of redirects and of 201 and 202 the route's own path where they stay under its upstream.
     rewrite_location: Option<Flag>,
     /// The upstream's request, where it is not the client's: for APIs that want a POST behind a plain GET.

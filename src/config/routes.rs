@@ -145,7 +145,6 @@ fn one(fields: Fields<'_>, known: &Known<'_>) -> Option<Entry> {
 pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking<'_>) -> Option<Route> {
     let problems = fields.problems;
     let &Taking { captures, name, matches, whole_origin } = taking;
-    not_in_this_version(fields);
     let act_as = act_as(fields);
     let provider = provider(fields, known, act_as);
     if let Some(registration) = provider.as_ref().filter(|_| act_as == ActAs::App) {
@@ -195,6 +194,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let body_max = fields.get("max_body").filter(|node| !scalar::is_word(node, "none")).and_then(|node| scalar::size(node, problems));
     let signed_body_max = signed_body_max(fields);
     let cookies_pass = fields.choice("cookies", &[("strip", false), ("pass", true)]).unwrap_or(false);
+    let websocket = websocket(fields, special.as_deref());
     let callers = callers(fields, known);
     let placeholder = fields.flag("placeholder");
     let limits = limit::read(fields);
@@ -227,6 +227,7 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         body_max,
         signed_body_max,
         cookies_pass,
+        websocket,
         callers,
         limits,
         special,
@@ -249,10 +250,6 @@ fn needs(rewrite: &Rewrite, edits: &HeaderEdits, special: Option<&Special>) -> B
     needs.sort();
     needs.dedup();
     needs.into()
-}
-
-fn not_in_this_version(fields: &Fields<'_>) {
-    fields.only("websocket", "false");
 }
 
 fn act_as(fields: &Fields<'_>) -> ActAs {
@@ -405,6 +402,15 @@ fn reverse(
             None
         }
     }
+}
+
+fn websocket(fields: &Fields<'_>, special: Option<&Special>) -> bool {
+    let takes = fields.flag("websocket").unwrap_or(false);
+    if takes && special.is_some_and(|special| special.send.is_some() || special.response.is_some()) {
+        let hint = "take it away, or `send` and `response`";
+        fields.say(fields.at_key("websocket"), "`websocket` is for routes that pass request and answer as they are", Some(hint.into()));
+    }
+    takes
 }
 
 /// The `Host` that goes upstream.

@@ -345,6 +345,8 @@ pub struct Route {
     pub signed_body_max: usize,
     /// `cookies: pass`.
     pub cookies_pass: bool,
+    /// `websocket: true`: upgrades pass, and become tunnels where the upstream agrees.
+    pub websocket: bool,
     /// The names in `callers`, when the route narrows them.
     pub callers: Option<Vec<Box<str>>>,
     /// `rate_limit`, with what was counted.

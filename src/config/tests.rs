@@ -172,11 +172,12 @@ fn a_routes_keys_are_read() {
         "  - match: GET,POST drive.localhost/x/{id}\n    provider: google\n    upstream: HTTPS://WWW.googleapis.com:443/y/{id}\n",
         "    headers: {set: {X-Id: \"i-{id}\"}, add: {Accept-Language: de}, remove: [Referer]}\n",
         "    timeout: {connect: 1s, first_byte: none, total: 2m}\n    retry: {attempts: 0, max_body: 1MiB}\n    max_body: 10MB\n",
-        "    cookies: pass\n    upstream_host: preserve\n    callers: [app]\n    websocket: false\n    follow: no\n    rewrite_location: false\n",
+        "    cookies: pass\n    upstream_host: preserve\n    callers: [app]\n    websocket: true\n    follow: no\n    rewrite_location: false\n",
         "callers:\n  - {name: app, uid: 1000, routes: [\"GET,POST drive.localhost/x/{id}\"], providers: [google]}\n",
     );
     let snapshot = loaded(&format!("{HEAD}{route}"));
     let route = &snapshot.route_list[0];
+    assert!(route.websocket);
     let RouteOrigin::Fixed(origin) = &route.origin else { panic!("a literal host") };
     assert_eq!((&*origin.host, origin.port), ("www.googleapis.com", 443));
     assert_eq!((route.headers.set.len(), route.headers.add.len(), route.headers.remove.len()), (1, 1, 1));
@@ -348,7 +349,13 @@ fn typos_in_routes_are_told_where_they_stand() {
     check_route(&format!("{WHOLE}, rate_limit: {{requests: 5, per: 2d}}"), 82, "`1d`", "");
     check_route(&format!("{WHOLE}, rate_limit: {{requests: 5, per: 1m, burst: 0}}"), 82, "a burst of 1", "");
     check_route(&format!("{WHOLE}, rate_limit: {{usr: 5/s, route: 5/s}}"), 83, "unknown key `usr`", "`user`");
-    check_route(&format!("{WHOLE}, websocket: true"), 81, "`websocket: true` is not in this version yet", "`false`");
+    check_route(&format!("{WHOLE}, websocket: often"), 81, "expected `true` or `false`", "");
+    check_route(
+        &format!("{WHOLE}, websocket: true, send: {{method: POST}}"),
+        70,
+        "`websocket` is for routes that pass",
+        "`send` and `response`",
+    );
     check_route(&format!("{WHOLE}, follow: token"), 78, "expected `no` or `no_token`", "");
     check_route(&format!("{WHOLE}, retry: {{attempts: 11}}"), 78, "`attempts` is at most 10", "");
     check_route(&format!("{WHOLE}, retry: {{on: [503, conect]}}"), 88, "expected a status from 400 to 599", "`connect`");

@@ -1,11 +1,13 @@
 //! The request body on its way upstream: streamed, counted against `max_body`, and recorded while it is short enough to be replayed.
 
 use super::error::ProxyError;
+use super::expect::{self, Waiting, Withheld};
+use super::{View, trailers};
 use crate::attach::oauth1;
 use crate::config::Route;
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::TRANSFER_ENCODING;
+use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -30,6 +32,8 @@ pub enum OutBody {
         incoming: Incoming,
         upload: Rc<Upload>,
     },
+    /// The client's body, which it sends once the upstream asks for it (`Expect: 100-continue`).
+    Withheld(Withheld),
     /// The same body again, from the record.
     Replay {
         parts: VecDeque<Bytes>,
@@ -40,6 +44,7 @@ pub enum OutBody {
 /// What is known of a streamed body while it is under way. Shared by the body, which hyper owns, and the call that waits for the answer.
 #[derive(Debug)]
 pub struct Upload {
+    view: Rc<View>,
     body_max: Option<u64>,
     record_max: usize,
     seen: Cell<u64>,
@@ -49,6 +54,8 @@ pub struct Upload {
     progress: Cell<Instant>,
     /// `None` once the body grew past what may be replayed.
     record: RefCell<Option<Vec<Bytes>>>,
+    /// What nobody asked the client for yet.
+    pub(super) withheld: RefCell<Option<Waiting>>,
 }
 
 impl OutBody {
@@ -58,7 +65,7 @@ impl OutBody {
             OutBody::Empty => Some(&[]),
             OutBody::Own(body) => Some(body.as_deref().unwrap_or_default()),
             OutBody::Replay { parts, .. } if parts.len() < 2 => Some(parts.front().map_or(&[][..], |part| part)),
-            OutBody::Replay { .. } | OutBody::Stream { .. } => None,
+            OutBody::Replay { .. } | OutBody::Stream { .. } | OutBody::Withheld(_) => None,
         }
     }
 }
@@ -76,8 +83,16 @@ impl Upload {
         self.progress.get()
     }
 
+    /// Whether there is a [`Upload::replay`].
+    pub(super) fn may_replay(&self) -> bool {
+        self.withheld.borrow().is_some() || (self.done.get() && self.record.borrow().is_some())
+    }
+
     /// The whole body again, where it has all gone by and was short enough.
     pub(super) fn replay(self: &Rc<Self>) -> Option<OutBody> {
+        if let Some(again) = Withheld::again(self) {
+            return Some(again);
+        }
         if !self.done.get() {
             return None;
         }
@@ -110,7 +125,11 @@ impl Upload {
 /// # Errors
 /// `body-too-large` over the route's `max_signed_body` or `max_body`; `bad-request` when it breaks off, stands still for `first_byte`, or holds
 /// a parameter that is the protocol's own.
-pub(super) async fn whole_form(mut incoming: Incoming, route: &Route) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
+pub(super) async fn whole_form(
+    mut incoming: Incoming,
+    view: &Rc<View>,
+    route: &Route,
+) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
     let max = route.body_max.unwrap_or(u64::MAX).min(route.signed_body_max as u64);
     let length = incoming.size_hint().exact();
     if length.is_some_and(|length| length > max) {
@@ -139,6 +158,7 @@ pub(super) async fn whole_form(mut incoming: Incoming, route: &Route) -> Result<
     }
     let parts = VecDeque::from([Bytes::from(bytes)]);
     let upload = Rc::new(Upload {
+        view: Rc::clone(view),
         body_max: None,
         record_max: usize::MAX,
         seen: Cell::new(0),
@@ -146,6 +166,7 @@ pub(super) async fn whole_form(mut incoming: Incoming, route: &Route) -> Result<
         too_large: Cell::new(false),
         progress: Cell::new(Instant::now()),
         record: RefCell::new(Some(parts.iter().cloned().collect())),
+        withheld: RefCell::default(),
     });
     Ok((OutBody::Replay { parts, upload: Rc::clone(&upload) }, Some(upload)))
 }
@@ -154,8 +175,13 @@ pub(super) async fn whole_form(mut incoming: Incoming, route: &Route) -> Result<
 ///
 /// # Errors
 /// `body-too-large` when its length is known and over the route's `max_body`.
-pub(super) fn prepare(incoming: Incoming, headers: &HeaderMap, route: &Route) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
-    if incoming.is_end_stream() && !headers.contains_key(TRANSFER_ENCODING) {
+pub(super) fn prepare(
+    incoming: Incoming,
+    head: &Parts,
+    view: &Rc<View>,
+    route: &Route,
+) -> Result<(OutBody, Option<Rc<Upload>>), ProxyError> {
+    if incoming.is_end_stream() && !head.headers.contains_key(TRANSFER_ENCODING) {
         return Ok((OutBody::Empty, None));
     }
     let length = incoming.size_hint().exact();
@@ -166,6 +192,7 @@ pub(super) fn prepare(incoming: Incoming, headers: &HeaderMap, route: &Route) ->
     }
     let recordable = length.is_none_or(|length| length <= route.replay_body_max as u64);
     let upload = Rc::new(Upload {
+        view: Rc::clone(view),
         body_max: route.body_max,
         record_max: route.replay_body_max,
         seen: Cell::new(0),
@@ -173,7 +200,12 @@ pub(super) fn prepare(incoming: Incoming, headers: &HeaderMap, route: &Route) ->
         too_large: Cell::new(false),
         progress: Cell::new(Instant::now()),
         record: RefCell::new(recordable.then(Vec::new)),
+        withheld: RefCell::default(),
     });
+    // A route that reads answers itself asks for the body at once: nobody would tell the upstream's connection when it is through.
+    if route.special.is_none() && expect::is_expected(head) {
+        return Ok((Withheld::begin(incoming, &upload), Some(upload)));
+    }
     Ok((OutBody::Stream { incoming, upload: Rc::clone(&upload) }, Some(upload)))
 }
 
@@ -182,7 +214,15 @@ impl Body for OutBody {
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        if let OutBody::Withheld(withheld) = this {
+            match ready!(withheld.poll_asked(cx)) {
+                Ok(asked) => *this = asked,
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+        match this {
+            OutBody::Withheld(_) => Poll::Pending,
             OutBody::Empty => Poll::Ready(None),
             OutBody::Own(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             OutBody::Replay { parts, upload } => {
@@ -194,14 +234,17 @@ impl Body for OutBody {
                 let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                     None => None,
                     Some(Err(error)) => Some(Err(error.into())),
-                    Some(Ok(frame)) => {
-                        // Trailers cannot be replayed from the record; without them the body is another one.
-                        if frame.is_trailers() {
+                    Some(Ok(frame)) => match frame.into_trailers() {
+                        Ok(map) => {
+                            // They cannot be replayed from the record; without them the body is another one.
                             *upload.record.borrow_mut() = None;
+                            trailers::outgoing(map, &upload.view).map(|map| Ok(Frame::trailers(map)))
                         }
-                        let seen = frame.data_ref().map_or(Ok(()), |part| upload.see(part));
-                        Some(seen.map(|()| frame))
-                    }
+                        Err(frame) => {
+                            let seen = frame.data_ref().map_or(Ok(()), |part| upload.see(part));
+                            Some(seen.map(|()| frame))
+                        }
+                    },
                 };
                 if frame.is_none() || incoming.is_end_stream() {
                     upload.done.set(true);
@@ -216,6 +259,7 @@ impl Body for OutBody {
             OutBody::Empty => true,
             OutBody::Own(body) => body.is_none(),
             OutBody::Replay { parts, .. } => parts.is_empty(),
+            OutBody::Withheld(withheld) => withheld.is_none(),
             OutBody::Stream { incoming, .. } => incoming.is_end_stream(),
         }
     }
@@ -226,6 +270,7 @@ impl Body for OutBody {
             OutBody::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
             OutBody::Replay { parts, .. } => SizeHint::with_exact(parts.iter().map(|part| part.len() as u64).sum()),
             OutBody::Stream { incoming, .. } => incoming.size_hint(),
+            OutBody::Withheld(withheld) => withheld.size_hint(),
         }
     }
 }

@@ -170,6 +170,15 @@ impl Drop for Context {
 impl CallLog {
     /// One line a call, at the end of its body.
     pub(super) fn tell(self, status: u16, bytes: u64, whole: bool, error: Option<&'static str>) {
+        self.line(status, (bytes, None), whole, error);
+    }
+
+    /// The line of a tunnel, at its end: bytes to the client and to the upstream.
+    pub(super) fn tell_tunnel(self, (down, up): (u64, u64), whole: bool, error: Option<&'static str>) {
+        self.line(101, (down, Some(up)), whole, error);
+    }
+
+    fn line(self, status: u16, (bytes, sent): (u64, Option<u64>), whole: bool, error: Option<&'static str>) {
         let route = self.route.as_deref();
         let route_name = route.map(|route| &*route.name);
         let provider_id = route.and_then(|route| route.provider.as_ref()).map(|provider| &*provider.id);
@@ -185,6 +194,7 @@ impl CallLog {
                 http.method = %self.method,
                 http.status = status,
                 body.bytes = bytes,
+                tunnel.bytes_sent = sent,
                 took_ms,
                 waited_for_token = self.waited,
                 replays = self.replays,

@@ -3,17 +3,19 @@
 use super::body::{OutBody, Upload};
 use super::context::Context;
 use super::error::ProxyError;
+use super::expect;
 use super::expired::{self, Held};
 use super::follow::{Answered, Asked, Hops, discard};
 use super::relay::{ProxyBody, Relay};
 use super::retry::Retries;
+use super::tunnel::{Tunnels, Wish};
 use super::{Target, View, after, headers, location, nonce, send};
 use crate::attach::{Around, Needs, Place, oauth1};
 use crate::base::clock::Clock;
 use crate::config::{RouteOrigin, Timeouts};
 use crate::identity::EndUser;
 use crate::token::{Own, OwnFault, Token};
-use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendFault, Stage, Unsent};
+use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendFault, Stage, Unsent, Upgrades};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
@@ -90,13 +92,14 @@ pub(super) async fn forward(
     (pool, hops): (&Rc<Pool<OutBody>>, &Hops),
     call: Call<'_>,
     mut token: Option<Arc<Token>>,
-    mut body: OutBody,
-    upload: Option<Rc<Upload>>,
+    (mut body, upload): (OutBody, Option<Rc<Upload>>),
+    wish: Option<(Wish, &Rc<Tunnels>)>,
     (rejected, fresh): (impl AsyncFn(&Arc<Token>) -> Option<Arc<Token>>, impl AsyncFn() -> Result<Option<Arc<Token>>, ProxyError>),
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let route = call.target.route;
     let deadline = route.timeouts.total.map(|total| Instant::now() + total);
     let mut retries = Retries::of(route, call.head, deadline);
+    let mut until = expect::Until(upload.clone());
     let (mut stale_once, mut rejected_once, mut nonce_once) = (false, false, false);
     loop {
         // Anew for each token: a newer one may be of a connection that was made again since.
@@ -106,13 +109,26 @@ pub(super) async fn forward(
             RouteOrigin::Fixed(_) => pool,
             RouteOrigin::PerConnection(_) => hops.own(origin),
         };
-        let request = build(&call, (token.as_deref(), own.as_deref()), origin, body)?;
+        let mut request = build(&call, (token.as_deref(), own.as_deref()), origin, body)?;
+        if let Some((wish, _)) = &wish {
+            wish.say(request.headers_mut());
+            request.extensions_mut().insert(Upgrades);
+        }
+        expect::say(&mut request);
         let path = route.special.is_some().then(|| request.uri().path().to_owned());
         match exchange(pool, origin, &route.timeouts, deadline, request, upload.as_deref()).await {
             Ok((mut response, lease)) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    // No `Upgrade` ever goes upstream (RFC 9110 §7.8): passed on, this would open a tunnel that nobody checks.
-                    return Err(ProxyError::UpstreamBadResponse("it switched protocols unasked".to_owned()));
+                    return match wish {
+                        Some((wish, tunnels)) if wish.is_granted(response.headers()) => {
+                            Ok(switch(&call, wish, tunnels, (response, lease), deadline))
+                        }
+                        // Passed on, this would open a tunnel that nobody asked for (RFC 9110 §7.8).
+                        _ => Err(ProxyError::UpstreamBadResponse("it switched protocols unasked".to_owned())),
+                    };
+                }
+                if let Some(upload) = &upload {
+                    expect::answered(upload);
                 }
                 let wants_nonce = nonce::learn(route, origin, token.as_deref(), &response);
                 if wants_nonce
@@ -130,8 +146,10 @@ pub(super) async fn forward(
                     && !wants_nonce
                     && let Some(used) = &token
                     && is_expired(&call, &mut response, deadline, &mut held).await?
-                    && let Some(again) = again(upload.as_ref())
+                    && upload.as_ref().is_none_or(|upload| upload.may_replay())
                     && let Some(newer) = rejected(used).await
+                    // Last, because it takes the body from this exchange.
+                    && let Some(again) = again(upload.as_ref())
                 {
                     rejected_once = true;
                     call.cx.replayed();
@@ -147,6 +165,8 @@ pub(super) async fn forward(
                     token = after_wait(wait, deadline, &fresh).await?;
                     continue;
                 }
+                // The answer's body takes it on.
+                until.0 = None;
                 if let Some(special) = &route.special {
                     let asked = Asked { origin, path: path.unwrap_or_default() };
                     let answered = Answered { response, held, lease };
@@ -382,6 +402,24 @@ async fn send_within(
     }
 }
 
+/// Passes the upstream's 101 on and opens the tunnel behind it.
+fn switch(
+    call: &Call<'_>,
+    wish: Wish,
+    tunnels: &Rc<Tunnels>,
+    (response, lease): (Response<Incoming>, Lease<OutBody>),
+    deadline: Option<Instant>,
+) -> Response<ProxyBody> {
+    let mut answer = Response::new(ProxyBody::Own(None));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let mut headers = response.headers().clone();
+    headers::answer(&mut headers, call.view, call.cx, call.target.route);
+    wish.say(&mut headers);
+    *answer.headers_mut() = headers;
+    tunnels.begin(wish, response, call.cx.take_log(), deadline, (lease, call.cx.in_flight.take()));
+    answer
+}
+
 pub(super) fn answer(
     call: &Call<'_>,
     Answered { response, held, lease }: Answered,
@@ -391,6 +429,7 @@ pub(super) fn answer(
     let route = call.target.route;
     let (mut head, incoming) = response.into_parts();
     clean(call, &mut head);
+    expect::close_if_unasked(upload.as_deref(), &mut head.headers);
     let told = (head.status.as_u16(), call.cx.take_log(), call.cx.in_flight.take());
     let relay = Relay::new(incoming, held, lease, upload, (route.timeouts.idle, deadline), told);
     Response::from_parts(head, ProxyBody::Relay(relay))

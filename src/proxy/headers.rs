@@ -35,7 +35,7 @@ impl<'h> Named<'h> {
     }
 }
 
-fn hop_by_hop(name: &HeaderName) -> bool {
+pub(super) fn hop_by_hop(name: &HeaderName) -> bool {
     *name == CONNECTION
         || *name == TRANSFER_ENCODING
         || *name == UPGRADE
@@ -46,13 +46,13 @@ fn hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// What the client said to Attaché alone, or may never say to an upstream.
-fn is_ours(name: &HeaderName, rules: &EndUserRules) -> bool {
+pub(super) fn is_ours(name: &HeaderName, rules: &EndUserRules) -> bool {
     let text = name.as_str();
     *name == rules.header || *name == rules.account_header || text.starts_with("x-attache-") || text.starts_with("proxy-")
 }
 
 /// An underscore twin of a header that never passes: servers that turn names into variables read both as one (CGI, WSGI).
-fn is_twin(name: &HeaderName, attach_header: Option<&HeaderName>) -> bool {
+pub(super) fn is_twin(name: &HeaderName, attach_header: Option<&HeaderName>) -> bool {
     let text = name.as_str();
     if !text.contains('_') {
         return false;
@@ -62,7 +62,7 @@ fn is_twin(name: &HeaderName, attach_header: Option<&HeaderName>) -> bool {
 }
 
 /// Whether a header is a caller's key, or a placeholder with one behind the end user's name.
-fn holds_key(value: &HeaderValue, callers: &Callers) -> bool {
+pub(super) fn holds_key(value: &HeaderValue, callers: &Callers) -> bool {
     let Ok(text) = std::str::from_utf8(value.as_bytes()) else { return false };
     let text = text.rsplit_once(' ').map_or(text, |(_, last)| last);
     callers.has_key(text) || text.rsplit_once(':').is_some_and(|(_, key)| callers.has_key(key))
@@ -104,8 +104,13 @@ pub(super) fn outgoing(
             // The length of a body that comes in chunks is not the client's to say (RFC 9112 §6.3).
             || (*name == CONTENT_LENGTH && chunked)
             || (named.has(name) && *name != HOST && *name != CONTENT_LENGTH);
-        if !dropped {
-            sent.append(name, value.clone());
+        if dropped {
+            continue;
+        }
+        match *name == CONTENT_LENGTH {
+            // Equal ones may come twice; they go on as one (RFC 9112 §6.3).
+            true => drop(sent.insert(name, value.clone())),
+            false => drop(sent.append(name, value.clone())),
         }
     }
     if wants_trailers(client) {

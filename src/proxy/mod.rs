@@ -8,6 +8,7 @@ mod after;
 mod body;
 mod context;
 mod error;
+mod expect;
 mod expired;
 pub mod explain;
 mod follow;
@@ -25,11 +26,14 @@ mod resolve;
 mod retry;
 mod send;
 mod signed;
+mod trailers;
+mod tunnel;
 
 pub use body::OutBody;
 pub use error::ProxyError;
 pub use guard::{Peer, Via};
 pub use relay::ProxyBody;
+pub use tunnel::Tunnels;
 
 use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
 use crate::config::{ActAs, Live, Route, Snapshot};
@@ -59,6 +63,7 @@ pub struct Proxy {
     proofs: signed::Proofs,
     pool: Rc<Pool<OutBody>>,
     hops: follow::Hops,
+    tunnels: Rc<Tunnels>,
     view: RefCell<Rc<View>>,
     ids: Ids,
     in_flight: Rc<Cell<usize>>,
@@ -70,6 +75,8 @@ pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     /// What every answer's `Vary` gains (contract §4).
     pub(crate) vary: HeaderValue,
+    /// The headers that credentials go into, which no trailer may name.
+    pub(crate) credentials: Box<[http::HeaderName]>,
 }
 
 impl View {
@@ -78,7 +85,8 @@ impl View {
         let vary = format!("{}, {}", rules.header, rules.account_header);
         // Two header names and a comma are a header value; the fallback only ever widens what a cache must tell apart.
         let vary = HeaderValue::try_from(vary).unwrap_or_else(|_| HeaderValue::from_static("*"));
-        Rc::new(View { snapshot, vary })
+        let credentials = trailers::credential_headers(&snapshot);
+        Rc::new(View { snapshot, vary, credentials })
     }
 }
 
@@ -118,10 +126,15 @@ impl Proxy {
         let hops = follow::Hops::new(&connector);
         let proofs = signed::Proofs::new(key_sets);
         let pool = Pool::new(connector);
-        let proxy = Proxy { live, keeper, proofs, pool, hops, view, ids: Ids::new(), in_flight: Rc::default() };
+        let proxy = Proxy { live, keeper, proofs, pool, hops, tunnels: Rc::default(), view, ids: Ids::new(), in_flight: Rc::default() };
         let bounds = proxy.view.borrow().snapshot.bounds;
         proxy.set_bounds(bounds);
         Rc::new(proxy)
+    }
+
+    /// The upgraded connections of this worker.
+    pub fn tunnels(&self) -> &Rc<Tunnels> {
+        &self.tunnels
     }
 
     fn set_bounds(&self, bounds: Bounds) {
@@ -213,9 +226,10 @@ impl Proxy {
         send::refuse_body(target.route, &incoming)?;
         let end_user = who.and_then(|who| who.end_user);
         let call = forward::Call { view, cx, head, target: &target, end_user, clock: &**self.keeper.clock() };
+        let wish = tunnel::Wish::of(target.route, head, &incoming).map(|wish| (wish, &self.tunnels));
         let (outgoing, upload) = match target.route.signs_form() && call.sends_form(token.as_deref())? {
-            true => body::whole_form(incoming, target.route).await?,
-            false => body::prepare(incoming, &head.headers, target.route)?,
+            true => body::whole_form(incoming, view, target.route).await?,
+            false => body::prepare(incoming, head, view, target.route)?,
         };
         let rejected = async |used: &Arc<Token>| match who {
             Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,
@@ -225,7 +239,7 @@ impl Proxy {
             Some(who) => self.token(who, cx).await.map(Some),
             None => Ok(None),
         };
-        forward::forward((&self.pool, &self.hops), call, token, outgoing, upload, (rejected, fresh)).await
+        forward::forward((&self.pool, &self.hops), call, token, (outgoing, upload), wish, (rejected, fresh)).await
     }
 
     /// What stands where the client's SDK wants its token, where route, listener or config say that it is the end user's name.

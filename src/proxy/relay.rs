@@ -2,7 +2,9 @@
 
 use super::body::{OutBody, Upload};
 use super::context::{CallLog, InFlight};
+use super::expect;
 use super::expired::Held;
+use super::trailers;
 use crate::upstream::Lease;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -84,6 +86,9 @@ impl Relay {
                 lease.give_back();
             }
         }
+        if let Some(upload) = &self.upload {
+            expect::over(upload);
+        }
         if let Some(log) = self.log.take() {
             log.tell(self.status, self.bytes, whole, error);
         }
@@ -145,6 +150,16 @@ impl Body for Relay {
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(Some(Ok(frame))) => {
+                let frame = match frame.into_trailers() {
+                    Err(frame) => frame,
+                    Ok(map) => match trailers::answered(map) {
+                        Some(map) => Frame::trailers(map),
+                        None => {
+                            this.finish(true, None);
+                            return Poll::Ready(None);
+                        }
+                    },
+                };
                 this.moved = true;
                 this.bytes += frame.data_ref().map_or(0, |part| part.len() as u64);
                 if this.is_end_stream() {

@@ -128,6 +128,8 @@ where
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_WITHIN)
                 .max_buf_size(HEAD_MAX)
+                // The end of what a client says is not the end of its listening. One that is gone is found out by writing to it.
+                .half_close(true)
                 .serve_connection(io, service)
                 .with_upgrades();
             Serve { connection, stop }.await

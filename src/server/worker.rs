@@ -148,7 +148,7 @@ async fn run(set: Vec<Port>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy>
     loop {
         let ended = worker.ended.notified();
         if worker.live.borrow().is_empty() {
-            return Ok(());
+            break;
         }
         // Losing either arm is safe: both are asked again from the state they watch.
         tokio::select! {
@@ -156,6 +156,12 @@ async fn run(set: Vec<Port>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy>
             _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => return Ok(()),
         }
     }
+    // Losing either arm is safe: both are only waits.
+    tokio::select! {
+        () = worker.proxy.tunnels().all_ended() => {}
+        _ = phase.wait_for(|phase| *phase >= Phase::Stopping) => {}
+    }
+    Ok(())
 }
 
 async fn accept_tcp(
@@ -240,12 +246,13 @@ impl Worker {
         }
         loop {
             let ended = self.ended.notified();
-            if self.live.borrow().len() < CONNECTIONS_MAX {
+            if self.live.borrow().len() + self.proxy.tunnels().open() < CONNECTIONS_MAX {
                 return;
             }
-            // Losing either arm is safe: both are asked again from the state they watch.
+            // Losing any arm is safe: all are asked again from the state they watch.
             tokio::select! {
                 () = ended => {}
+                () = self.proxy.tunnels().one_ended() => {}
                 _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
             }
         }

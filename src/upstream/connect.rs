@@ -25,6 +25,9 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// HTTP/2 where the server has it.
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
+/// For what HTTP/2 has no way to ask.
+const ALPN_H1: &[&[u8]] = &[b"http/1.1"];
+
 /// Why no connection came about. Nothing of a request was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectFault {
@@ -82,7 +85,24 @@ impl Connector {
     /// # Errors
     /// When DNS, every address, the TLS handshake or the time fails.
     pub async fn connect(&self, origin: &Origin, within: Option<Duration>) -> Result<(Io, bool), ConnectError> {
-        let work = self.connect_unbounded(origin);
+        self.connect_by(origin, within, ALPN).await
+    }
+
+    /// The same for HTTP/1.1 alone.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`]; a server that speaks HTTP/2 alone refuses the TLS handshake.
+    pub async fn connect_h1(&self, origin: &Origin, within: Option<Duration>) -> Result<Io, ConnectError> {
+        self.connect_by(origin, within, ALPN_H1).await.map(|(io, _)| io)
+    }
+
+    async fn connect_by(
+        &self,
+        origin: &Origin,
+        within: Option<Duration>,
+        alpn: &'static [&'static [u8]],
+    ) -> Result<(Io, bool), ConnectError> {
+        let work = self.connect_unbounded(origin, alpn);
         match within {
             None => work.await,
             Some(within) => tokio::time::timeout(within, work)
@@ -91,7 +111,7 @@ impl Connector {
         }
     }
 
-    async fn connect_unbounded(&self, origin: &Origin) -> Result<(Io, bool), ConnectError> {
+    async fn connect_unbounded(&self, origin: &Origin, alpn: &'static [&'static [u8]]) -> Result<(Io, bool), ConnectError> {
         let tcp = dial(&self.dns, origin.dial_host(), origin.port, self.reach).await?;
         if !origin.tls {
             return Ok((Io::Plain(tcp), false));
@@ -100,9 +120,9 @@ impl Connector {
             .map_err(|_| ConnectError::new(ConnectFault::Tls, "the host is no name that a certificate can carry"))?;
         let roots = origin.trust.as_ref().map_or(&self.roots, |trust| trust.roots());
         let tls = match (&origin.identity, &origin.trust) {
-            (None, None) => Arc::clone(&self.tls),
-            (None, Some(_)) => roots.client_config(ALPN),
-            (Some(identity), _) => identity.client_config(roots, ALPN),
+            (None, None) if alpn == ALPN => Arc::clone(&self.tls),
+            (None, _) => roots.client_config(alpn),
+            (Some(identity), _) => identity.client_config(roots, alpn),
         };
         let stream = TlsConnector::from(tls)
             .connect(name, tcp)

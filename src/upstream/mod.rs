@@ -11,6 +11,7 @@ pub mod pool;
 pub mod reach;
 pub mod tls;
 pub mod trust;
+pub mod upgrade;
 
 pub use bounds::{Bounds, CircuitBounds};
 pub use circuit::{Circuit, Pass};
@@ -22,3 +23,4 @@ pub use pool::{Lease, Pool, SendFault, Stage, Unsent};
 pub use reach::Reach;
 pub use tls::TlsRoots;
 pub use trust::{Trust, TrustFault};
+pub use upgrade::{Continue, Said, Upgrades};

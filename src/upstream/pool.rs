@@ -8,6 +8,7 @@
 use super::bounds::Bounds;
 use super::connect::{ConnectError, Connector, Io};
 use super::origin::{Origin, OriginId};
+use super::upgrade::{self, Upgrades};
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
@@ -48,6 +49,14 @@ impl Stage {
     /// When a new connection stood, if one was needed.
     pub fn connected(&self) -> Option<Instant> {
         self.connected.get()
+    }
+
+    pub(super) async fn during<T>(&self, connect: impl Future<Output = T>) -> T {
+        self.connecting.set(true);
+        let connected = connect.await;
+        self.connecting.set(false);
+        self.connected.set(Some(Instant::now()));
+        connected
     }
 }
 
@@ -90,6 +99,8 @@ pub struct Pool<B> {
 /// The right to give an HTTP/1.1 connection back once its response is through; dropping it closes the connection.
 pub struct Lease<B> {
     held: Option<Held<B>>,
+    /// Of a connection that belongs to no pool, which goes with it.
+    _alone: Option<http1::SendRequest<B>>,
 }
 
 struct Held<B> {
@@ -122,6 +133,13 @@ impl<B: 'static> Lease<B> {
     }
 }
 
+impl<B> Lease<B> {
+    /// One of a connection that belongs to no pool: dropped at its end, and never given back.
+    pub(super) fn alone(sender: http1::SendRequest<B>) -> Self {
+        Lease { held: None, _alone: Some(sender) }
+    }
+}
+
 /// Spawns hyper's HTTP/2 tasks on the worker's own thread.
 #[derive(Clone, Copy, Debug)]
 struct LocalExecutor;
@@ -144,6 +162,10 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
     pub fn new(connector: Connector) -> Rc<Self> {
         Rc::new(Pool { connector, bounds: Cell::default(), places: RefCell::default() })
     }
@@ -170,16 +192,16 @@ where
         stage: &Stage,
         mut request: Request<B>,
     ) -> Result<(Response<Incoming>, Lease<B>), Unsent<B>> {
+        if request.extensions().get::<Upgrades>().is_some() {
+            return self.send_upgrade(origin, connect_within, stage, request).await;
+        }
         let place = self.place(origin.id);
         loop {
             let sender = match place.checkout() {
                 Some(sender) => sender,
                 None => {
-                    stage.connecting.set(true);
-                    let turn = place.turn(&self.bounds.get()).await;
-                    stage.connecting.set(false);
-                    stage.connected.set(Some(Instant::now()));
-                    match turn {
+                    let bounds = self.bounds.get();
+                    match stage.during(place.turn(&bounds)).await {
                         Some(Turn::Open(permit)) => return self.send_on_new(&place, permit, origin, connect_within, stage, request).await,
                         Some(Turn::Take(idle)) => Sender::H1(idle),
                         // A shared connection came about meanwhile.
@@ -200,7 +222,7 @@ where
                 Sender::H2(mut sender) => {
                     to_h2(&mut request, origin);
                     let sent = sender.try_send_request(request).await;
-                    sent.map(|response| (response, Lease { held: None }))
+                    sent.map(|response| (response, Lease { held: None, _alone: None }))
                 }
             };
             match sent {
@@ -222,10 +244,7 @@ where
         stage: &Stage,
         mut request: Request<B>,
     ) -> Result<(Response<Incoming>, Lease<B>), Unsent<B>> {
-        stage.connecting.set(true);
-        let connected = self.connector.connect(origin, connect_within).await;
-        stage.connecting.set(false);
-        stage.connected.set(Some(Instant::now()));
+        let connected = stage.during(self.connector.connect(origin, connect_within)).await;
         let (io, h2) = match connected {
             Ok(connected) => connected,
             Err(error) => return Err(Unsent { fault: SendFault::Connect(error), body: Some(request.into_body()) }),
@@ -235,7 +254,7 @@ where
             let mut sender = shared_h2(place, permit, io).await.map_err(broken)?;
             to_h2(&mut request, origin);
             let response = sender.send_request(request).await.map_err(broken)?;
-            return Ok((response, Lease { held: None }));
+            return Ok((response, Lease { held: None, _alone: None }));
         }
         let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
         tokio::task::spawn_local(async move {
@@ -251,7 +270,7 @@ where
     fn leased(&self, response: Response<Incoming>, sender: http1::SendRequest<B>, permit: Permit<B>) -> (Response<Incoming>, Lease<B>) {
         let keep = self.bounds.get().idle;
         let keep = told_to_keep(response.headers()).map_or(keep, |told| told.min(keep));
-        (response, Lease { held: Some(Held { sender, permit, keep }) })
+        (response, Lease { held: Some(Held { sender, permit, keep }), _alone: None })
     }
 
     fn place(&self, origin: OriginId) -> Rc<Place<B>> {
@@ -335,8 +354,9 @@ fn is_reset(error: &hyper::Error) -> bool {
 }
 
 /// Origin form and `Host` (RFC 9112 §3.2.1).
-fn to_h1<B: Body>(request: &mut Request<B>) {
+pub(super) fn to_h1<B: Body>(request: &mut Request<B>) {
     *request.version_mut() = Version::HTTP_11;
+    upgrade::expect_h1(request);
     if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
         // Said by name, because hyper takes a GET's or HEAD's body of unknown length for none at all.
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -354,6 +374,7 @@ fn to_h1<B: Body>(request: &mut Request<B>) {
 /// `:scheme` and `:authority` instead of `Host` (RFC 9113 §8.3.1).
 fn to_h2<B>(request: &mut Request<B>, origin: &Origin) {
     *request.version_mut() = Version::HTTP_2;
+    upgrade::expect_h2(request);
     request.headers_mut().remove(TRANSFER_ENCODING);
     let host = request.headers_mut().remove(HOST);
     if request.uri().authority().is_some() {

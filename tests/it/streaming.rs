@@ -16,19 +16,19 @@ use tokio::net::{TcpListener, TcpStream};
 const MIB: usize = 1 << 20;
 
 /// An upstream of which the test itself plays every byte.
-async fn by_hand(keys: &str) -> (World, TcpListener) {
+pub async fn by_hand(keys: &str) -> (World, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let world = Plan::new().up(listener.local_addr().expect("an address"), keys).start().await;
     world.connect(MEGAN).await;
     (world, listener)
 }
 
-async fn accepted(listener: &TcpListener) -> TcpStream {
+pub async fn accepted(listener: &TcpListener) -> TcpStream {
     within("a connection", listener.accept()).await.expect("accepted").0
 }
 
 /// Reads until the bytes hold `text`.
-async fn read_until(stream: &mut TcpStream, text: &str) -> String {
+pub async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut found = Vec::new();
     within("the upstream's reading", async {
         while !String::from_utf8_lossy(&found).contains(text) {
@@ -42,7 +42,7 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     String::from_utf8_lossy(&found).into_owned()
 }
 
-async fn ask(proxy: SocketAddr, lines: &str) -> Raw {
+pub async fn ask(proxy: SocketAddr, lines: &str) -> Raw {
     let mut raw = Raw::open(proxy).await;
     raw.send(format!("{lines} HTTP/1.1\r\nHost: localhost\r\nX-End-User: {MEGAN}\r\n\r\n")).await;
     raw

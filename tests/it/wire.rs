@@ -251,6 +251,12 @@ impl Raw {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Everything until the last chunk of an answer, or until the peer closes.
+    pub async fn until_last_chunk(&mut self) -> Vec<u8> {
+        while !self.buffer.ends_with(b"0\r\n\r\n") && self.more().await {}
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Some more bytes, as soon as any come; empty at the end.
     pub async fn some(&mut self) -> Vec<u8> {
         if self.buffer.is_empty() {
