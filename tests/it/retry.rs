@@ -111,13 +111,15 @@ async fn threat_9_a_retry_follows_no_redirect() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_ends_the_attempts() {
+async fn a_client_that_is_gone_ends_the_attempts() {
     const SOON: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 2\r\n\r\n";
     let upstream = failing(9, SOON).await;
     let world = world(&upstream, "    retry: {attempts: 9}\n").await;
     let mut raw = Raw::open(world.proxy).await;
     raw.send(format!("GET /up/x HTTP/1.1\r\nHost: localhost\r\nX-End-User: {MEGAN}\r\n\r\n")).await;
     crate::wire::until("the first attempt", async || upstream.seen().len() == 1).await;
+    // One that only shuts its side may still want the answer; a reset leaves no doubt.
+    socket2::SockRef::from(&raw.stream).set_linger(Some(Duration::ZERO)).expect("set");
     drop(raw);
     // Another call's two attempts take as long as the one that must not come.
     let other = request("GET", "/up/y").header("x-end-user", MEGAN).body(empty()).expect("a request");
