@@ -5,7 +5,8 @@ use crate::base::ids::{ConnectionKey, random_token};
 use crate::base::secret::Secret;
 use crate::config::{AdminToken, AdminTokens, ConfigErrors, KeySource, Live, Startup, StoreKind};
 use crate::connect::Connect;
-use crate::oauth::TokenClient;
+use crate::identity::Keys;
+use crate::oauth::{KeySets, TokenClient};
 use crate::proxy::{Proxy, Via};
 use crate::server::admin::{self, Admin};
 use crate::server::control::Entry;
@@ -127,7 +128,9 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     let workers = {
         let (live, keeper) = (Arc::clone(&live), Arc::clone(&keeper));
         let connector = Connector::new(&settings.tls);
-        Workers::start(proxies, &phases, move || Proxy::new(Arc::clone(&live), Arc::clone(&keeper), connector.clone()))?
+        let key_sets = KeySets::new(Fetch::new(Arc::clone(&settings.tls)), Arc::clone(&settings.clock), tokio::runtime::Handle::current());
+        prepare_key_sets(&live, key_sets.clone());
+        Workers::start(proxies, &phases, move || Proxy::new(Arc::clone(&live), Arc::clone(&keeper), key_sets.clone(), connector.clone()))?
     };
     let public_url = public_url(startup, &public);
     let connect = Connect::new(records.clone(), client, Arc::clone(&keeper), Arc::clone(&settings.clock), Arc::clone(&live), public_url);
@@ -159,6 +162,20 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
         proxy = %listed(&proxy), origins = (!origins.is_empty()).then(|| tracing::field::display(listed(&origins))), public = %connect.public_url(), admin = %listed(&admin_at), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
     );
     Ok(Running { proxy, origins, public, admin: admin_at, health, live, records, keeper, connect, phase, workers, drain })
+}
+
+/// Fetches the keys that each config names ahead of its calls.
+fn prepare_key_sets(live: &Arc<Live>, key_sets: KeySets) {
+    let (mut generations, live) = (live.subscribe(), Arc::downgrade(live));
+    generations.mark_changed();
+    tokio::spawn(async move {
+        while generations.changed().await.is_ok() {
+            let Some(live) = live.upgrade() else { return };
+            if let Some(Keys::Published(published)) = live.snapshot().end_user.jwt.as_ref().map(|rules| &rules.keys) {
+                key_sets.prepare(published);
+            }
+        }
+    });
 }
 
 /// What each worker listens on: its sockets of the proxy listener and of every origin.

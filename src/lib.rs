@@ -11,6 +11,7 @@
 //! | 1 | [`identity`] | who is the end user, who is the caller |
 //! | 1 | [`store`] | where records live, sealed |
 //! | 1 | [`upstream`] | the one way out to any network |
+//! | 1 | [`limit`] | how many calls a route takes |
 //! | 2 | [`provider`] | a provider and its registration, as checked data |
 //! | 3 | [`config`] | `routes.yaml` to a checked snapshot, and its live reload |
 //! | 3 | [`oauth`] | the one caller of token endpoints |
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod identity;
+pub mod limit;
 pub mod oauth;
 pub mod provider;
 pub mod proxy;

@@ -207,20 +207,6 @@ impl<'n> Fields<'n> {
         }
     }
 
-    /// A key of which this version knows the default alone.
-    pub(crate) fn only(&self, key: &'static str, default: &str) {
-        if let Some(node) = self.get(key)
-            && !matches!(node.value, Value::Broken)
-            && !scalar::is_word(node, default)
-        {
-            self.say(
-                &node.at,
-                format!("`{key}: {}` is not in this version yet", node.found().trim_matches('`')),
-                Some(format!("only `{default}` is")),
-            );
-        }
-    }
-
     /// Tells every key that nobody asked for.
     pub(crate) fn finish(self) {
         let (known, later) = (self.known.into_inner(), self.later.into_inner());

@@ -7,7 +7,7 @@ use super::providers::{self, Definition};
 use super::registration::{self, Missing};
 use super::snapshot::{Guard, Snapshot, Startup};
 use super::sources::{Env, Prints, Sources};
-use super::{interpolate, listen, origins, people, routes, startup, yaml};
+use super::{interpolate, listen, origins, people, routes, startup, upstreams, yaml};
 use crate::base::secret::Secret;
 use std::path::Path;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     fields.not_yet(&["notify"]);
     let listen = listen::read(&fields, sources);
     let public_url = listen::public_url(&fields, &listen.public);
-    let end_user = people::end_user(&fields);
+    let end_user = people::end_user(&fields, sources);
     let (store, keys) = startup::store(&fields, sources);
     let (admin_tokens, admin_uids) = startup::admin(&fields, sources);
     let folder = sources.path(fields.word("providers_dir").unwrap_or("providers"));
@@ -166,6 +166,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         }
     }
     let (drain, connect) = (startup::drain(&fields), startup::connect(&fields, sources));
+    let bounds = upstreams::upstreams(&fields);
     fields.finish();
     let guard = guard(&listen.proxy.hosts, &routes.hosts, listen.allowed_origins);
     let listeners: Vec<_> = origins.iter().map(|origin| origin.listener.clone()).collect();
@@ -198,6 +199,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         end_user,
         callers,
         guard,
+        bounds,
         connect,
         warnings: Vec::new(),
         tls,

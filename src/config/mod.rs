@@ -11,6 +11,8 @@ mod exchange;
 mod fields;
 mod headers;
 mod interpolate;
+mod jwt;
+mod limit;
 mod listen;
 mod listen_tls;
 mod load;
@@ -32,6 +34,7 @@ mod sources;
 mod special;
 mod startup;
 mod upstream_url;
+mod upstreams;
 mod watch;
 pub mod yaml;
 
@@ -42,7 +45,8 @@ pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
     ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener,
-    ListenerTls, Logo, OriginListener, ResponseAs, Route, RouteOrigin, SendAs, ServerTls, Snapshot, Special, Startup, StoreKind, Timeouts,
+    ListenerTls, Logo, OriginListener, ResponseAs, Retry, Route, RouteOrigin, SendAs, ServerTls, Snapshot, Special, Startup, StoreKind,
+    Timeouts,
 };
 pub use sources::Env;
 

@@ -4,17 +4,17 @@ use super::error::did_you_mean;
 use super::fields::{Fields, Shape};
 use super::node::{Node, Value};
 use super::snapshot::ListenerTls;
-use super::{headers, scalar};
+use super::sources::Sources;
+use super::{headers, jwt, scalar};
 use crate::identity::{Caller, Callers, EndUserRules, check_name};
 use http::header::AUTHORIZATION;
 
 const END_USER: Shape = Shape { name: "EndUser", said: "`end_user`" };
 const CALLER: Shape = Shape { name: "Caller", said: "a caller" };
 
-pub(super) fn end_user(root: &Fields<'_>) -> EndUserRules {
+pub(super) fn end_user(root: &Fields<'_>, sources: &Sources<'_>) -> EndUserRules {
     let default = EndUserRules::default();
     let Some(fields) = root.section("end_user", END_USER) else { return default };
-    fields.not_yet(&["jwt"]);
     let header = |key| {
         let node = fields.get(key)?;
         let name = headers::name(scalar::text(node, fields.problems)?, node, fields.problems)?;
@@ -37,9 +37,17 @@ pub(super) fn end_user(root: &Fields<'_>) -> EndUserRules {
         Some(text.into())
     });
     let placeholder = fields.flag("placeholder").unwrap_or(false);
+    let jwt = jwt::read(&fields, sources);
+    if standing_in.is_some() && fields.peek("jwt").is_some() {
+        fields.say(
+            fields.at_key("default"),
+            "`default` names an end user without any proof, and `jwt` asks for one: only one of them can be meant",
+            None,
+        );
+    }
     fields.finish();
     let mut rules = EndUserRules::new(name, account, standing_in);
-    rules.placeholder = placeholder;
+    (rules.placeholder, rules.jwt) = (placeholder, jwt);
     rules
 }
 

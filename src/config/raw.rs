@@ -54,6 +54,8 @@ struct Config {
     providers_dir: Option<Text>,
     /// Which requests become which upstream calls. Their order decides nothing: the most specific match does.
     routes: Option<Vec<Route>>,
+    /// How much is sent to upstreams at once, and when one that is down is left alone.
+    upstreams: Option<Upstreams>,
     /// How Attaché stops. A change needs a restart.
     shutdown: Option<Shutdown>,
     /// How the connect pages look and where they may lead.
@@ -158,6 +160,33 @@ struct EndUser {
     default: Option<Text>,
     /// Lets the end user's name, or `NAME:CALLERKEY`, stand where an SDK wants its token. It is read from there and replaced.
     placeholder: Option<Flag>,
+    /// The header, and the placeholder, then hold a signed token (JWT) of at most 8 KiB that proves who the end user is.
+    jwt: Option<Jwt>,
+}
+
+/// How signed tokens prove who the end user is. One of `jwks_url` and `secret_file`. `exp` is required.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Jwt {
+    /// Where the issuer publishes its public keys (a JWK set): https, or http on loopback.
+    jwks_url: Option<Url>,
+    /// A file with the secret that the issuer signs with: at least 32 bytes, used as they are but for a last line end.
+    secret_file: Option<Text>,
+    /// What tokens may be signed by; by default all that the kind of key allows, `HS256` alone for a secret.
+    algorithms: Option<Vec<JwtAlgorithm>>,
+    /// Whom tokens must be for (`aud`): one text or several. Without it, tokens that have an audience are refused.
+    audience: Option<Texts>,
+    /// Whose tokens they must be (`iss`), exactly; anybody's by default.
+    issuer: Option<Text>,
+    /// The claim that holds the end user's name; `sub` by default.
+    claim: Option<Text>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Texts {
+    One(Text),
+    Several(Vec<Text>),
 }
 
 /// The store and its keys.
@@ -307,6 +336,8 @@ struct RouteKeys {
     max_signed_body: Option<Size>,
     /// The callers that may use this route; all by default.
     callers: Option<Vec<Text>>,
+    /// How many calls it takes of each end user, as `10/s`, `100/m`, `1000/h` or `50/30s`; no limit by default. Beyond it calls get 429.
+    rate_limit: Option<RateLimit>,
     /// `strip` by default: end users share one origin, and a cookie jar would mix them. `pass` lets cookies through.
     cookies: Option<Cookies>,
     /// As `end_user.placeholder`, for this route's calls.
@@ -323,6 +354,43 @@ struct RouteKeys {
     follow: Option<Follow>,
     /// What becomes of a JSON answer; by default it passes as it is.
     response: Option<Response>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum RateLimit {
+    User(RateText),
+    UserRate(Rate),
+    Scopes(RateLimits),
+}
+
+/// One rate for each end user, and one for the route as a whole.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct RateLimits {
+    /// Of each end user; of each caller on routes that know no end user.
+    user: Option<OneRate>,
+    /// Of all together.
+    route: Option<OneRate>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum OneRate {
+    Text(RateText),
+    Rate(Rate),
+}
+
+/// So many calls in a while, and so many at once.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Rate {
+    /// How many calls.
+    requests: Count,
+    /// In how long: whole seconds, at most `1d`. They come back one by one, evenly over it.
+    per: Span,
+    /// How many may come at once; as many as `requests` by default.
+    burst: Option<Count>,
 }
 
 /// The upstream's request.
@@ -396,10 +464,56 @@ struct Timeout {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Retry {
-    /// More than 0 is not in this version yet.
-    attempts: Option<Zero>,
-    /// The longest request body kept for the one replay after a 401; 64KiB by default.
+    /// How often a call that failed is made again; 0 by default, at most 10. Only calls that can be repeated are: idempotent ones, those with an `Idempotency-Key`, and those that came to no connection or were answered 429.
+    attempts: Option<Count>,
+    /// After what: statuses from 400 to 599, `connect`, `reset` (the connection broke before an answer) and `timeout` (no answer within `first_byte`). `[429, 502, 503, 504, connect]` by default.
+    on: Option<Vec<RetryOn>>,
+    /// The longest request body kept to be sent again; 64KiB by default.
     max_body: Option<Size>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum RetryOn {
+    Status(Count),
+    Word(RetryWord),
+}
+
+/// Limits of what is sent to upstreams. Numbers are of one upstream and one worker; there is a worker a core.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Upstreams {
+    /// Connections to one upstream; 512 by default.
+    max_connections: Option<Count>,
+    /// Calls that wait in line for one; 1024 by default. Past it calls are answered 503 `overloaded`.
+    max_waiting: Option<Count>,
+    /// How long a call waits in line; 5s by default.
+    wait: Option<Span>,
+    /// How long an unused connection is kept; 50s by default, and less where the upstream says so (`Keep-Alive: timeout`).
+    idle: Option<Span>,
+    /// Calls of one worker in flight to all upstreams; 10000 by default. Past it calls are answered 503 `overloaded`.
+    max_calls: Option<Count>,
+    /// When an upstream that fails is no longer asked; `off` for never.
+    circuit: Option<CircuitOrOff>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum CircuitOrOff {
+    Off(Off),
+    Circuit(Circuit),
+}
+
+/// The circuit breaker of each upstream.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Circuit {
+    /// Failures one after another that open it: no connection, or no HTTP on it. An answer of any status is none, nor is a slow one. 20 by default.
+    failures: Option<Count>,
+    /// How long it is open at first, doubled each time that the probe behind it fails; 1s by default.
+    open: Option<Span>,
+    /// And at most; 60s by default.
+    open_max: Option<Span>,
 }
 
 /// How Attaché stops.

@@ -165,6 +165,8 @@ impl Live {
         snapshot.origins = origins::live(&first.origins, &origins, &current.origins, &snapshot.providers, &state.allowed_origins);
         snapshot.has_placeholders |=
             snapshot.origins.iter().any(|origin| origin.route.as_ref().is_some_and(|route| route.placeholder == Some(true)));
+        snapshot.end_user.adopt(&current.end_user);
+        snapshot.adopt_counts(&current);
         snapshot.tls = live_tls(&first, &current.tls, &snapshot.tls, &origins);
         snapshot.startup = first;
         Ok((snapshot, changed))

@@ -5,6 +5,7 @@ use super::definition;
 use super::error::{At, did_you_mean};
 use super::fields::{Fields, Problems, Shape};
 use super::headers::{self, HeaderRules};
+use super::limit;
 use super::node::{Node, Value, shown};
 use super::oauth1;
 use super::proofs;
@@ -12,6 +13,7 @@ use super::scalar;
 use super::snapshot::{ActAs, HeaderEdits, HostSent, Route, RouteOrigin, Special, Timeouts};
 use super::special;
 use super::upstream_url::{self, Target};
+use super::upstreams;
 use crate::attach::Scheme;
 use crate::identity::EndUserRules;
 use crate::provider::{Mint, Registration};
@@ -22,11 +24,7 @@ use std::sync::Arc;
 
 const ROUTE: Shape = Shape { name: "Route", said: "a route" };
 const TIMEOUT: Shape = Shape { name: "Timeout", said: "`timeout`" };
-const RETRY: Shape = Shape { name: "Retry", said: "`retry`" };
 
-/// How much of a request body is kept for the replay after a 401, unless `retry.max_body` says otherwise, and at most.
-const REPLAY_BODY_DEFAULT: u64 = 64 << 10;
-const REPLAY_BODY_MAX: u64 = 64 << 20;
 /// How long a form may be that must be read before it is signed, unless `max_signed_body` says otherwise, and at most.
 const SIGNED_BODY_DEFAULT: u64 = 1 << 20;
 const SIGNED_BODY_MAX: u64 = 64 << 20;
@@ -147,7 +145,6 @@ fn one(fields: Fields<'_>, known: &Known<'_>) -> Option<Entry> {
 pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking<'_>) -> Option<Route> {
     let problems = fields.problems;
     let &Taking { captures, name, matches, whole_origin } = taking;
-    not_in_this_version(fields);
     let act_as = act_as(fields);
     let provider = provider(fields, known, act_as);
     if let Some(registration) = provider.as_ref().filter(|_| act_as == ActAs::App) {
@@ -193,13 +190,14 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
     let reverse = reverse(fields, matches, target.as_ref(), rewrite.as_ref(), special.as_deref());
     let host = upstream_host(fields);
     let timeouts = timeouts(fields);
-    let replay_body_max = replay_body_max(fields);
+    let (retry, replay_body_max) = upstreams::retry(fields);
     let body_max = fields.get("max_body").filter(|node| !scalar::is_word(node, "none")).and_then(|node| scalar::size(node, problems));
     let signed_body_max = signed_body_max(fields);
     let cookies_pass = fields.choice("cookies", &[("strip", false), ("pass", true)]).unwrap_or(false);
     let websocket = websocket(fields, special.as_deref());
     let callers = callers(fields, known);
     let placeholder = fields.flag("placeholder");
+    let limits = limit::read(fields);
     let upstream = upstream_node.and_then(|node| scalar::text(node, problems)).unwrap_or_default();
     let (origin, rewrite, edits) = (target?.origin, rewrite?, edits?);
     let origin = provider.as_ref().map_or_else(|| origin.clone(), |registration| origin.reached_by(registration, act_as));
@@ -225,11 +223,13 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         host,
         timeouts,
         replay_body_max,
+        retry,
         body_max,
         signed_body_max,
         cookies_pass,
         websocket,
         callers,
+        limits,
         special,
     })
 }
@@ -250,10 +250,6 @@ fn needs(rewrite: &Rewrite, edits: &HeaderEdits, special: Option<&Special>) -> B
     needs.sort();
     needs.dedup();
     needs.into()
-}
-
-fn not_in_this_version(fields: &Fields<'_>) {
-    fields.not_yet(&["rate_limit"]);
 }
 
 fn act_as(fields: &Fields<'_>) -> ActAs {
@@ -447,19 +443,6 @@ fn timeouts(route: &Fields<'_>) -> Timeouts {
     };
     fields.finish();
     timeouts
-}
-
-fn replay_body_max(route: &Fields<'_>) -> usize {
-    let default = usize::try_from(REPLAY_BODY_DEFAULT).unwrap_or(usize::MAX);
-    let Some(fields) = route.section("retry", RETRY) else { return default };
-    fields.not_yet(&["on"]);
-    fields.only("attempts", "0");
-    let most = fields.size("max_body").unwrap_or(REPLAY_BODY_DEFAULT);
-    if most > REPLAY_BODY_MAX {
-        fields.say(fields.at_key("max_body"), "`retry.max_body` is kept in memory for each call: at most 64MiB", None);
-    }
-    fields.finish();
-    usize::try_from(most).unwrap_or(default)
 }
 
 fn signed_body_max(fields: &Fields<'_>) -> usize {

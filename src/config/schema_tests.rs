@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 /// Every section once, so that every reader runs.
 const EVERY_SECTION: &str = r#"
 listen: {proxy: {bind: ["127.0.0.1:1", "unix:./s"], hosts: [a.test]}, health: {bind: "127.0.0.1:2", tls: {cert: "${CERT}", key: "${CERT_KEY}", client_ca: "${CERT}"}}, public: {bind: "127.0.0.1:3", connections_per_address: 8}, allow_anonymous: "${FLAG}", allowed_origins: [http://localhost:3000], origins: [{bind: "127.0.0.1:7081", tls: {cert: "${CERT}", key: "${CERT_KEY}", client_ca: "${CERT}"}, provider: google, upstream: https://www.googleapis.com, timeout: {}, retry: {}}]}
-end_user: {header: X-U, placeholder: "${FLAG}"}
+end_user: {header: X-U, placeholder: "${FLAG}", jwt: {jwks_url: "https://id.example/jwks", algorithms: [ES256], audience: [a, "${TOKEN}"], issuer: i, claim: email}}
 store: {sled: {}, encryption_key_file: ./k}
 admin: {tokens: [{name: a, token: "${TOKEN}", allow: [read]}]}
 callers: [{name: app, uid: "${NUMBER}", cert_san: [app.test]}]
@@ -77,19 +77,22 @@ routes:
     query: {limit: 5, all: true}
     headers: {set: {A: b}}
     timeout: {idle: none, total: "${SPAN}"}
-    retry: {attempts: 0, max_body: "${NUMBER}"}
+    retry: {attempts: 2, on: [429, connect], max_body: "${NUMBER}"}
     max_body: 10MB
     max_signed_body: 2MB
     callers: [app]
+    rate_limit: {user: 10/s, route: {requests: "${NUMBER}", per: 1m, burst: 20}}
     follow: no_token
     send: {method: POST, headers: {X-A: b, X-J: {json: {a: 1}}}, json: {path: x, deep: [1, true, ~]}}
     response: {select: "a[].b", max: 64KiB}
   - match: /b
     provider: google
     upstream: https://www.googleapis.com/
+    rate_limit: 50/30s
     follow: no_token
     send: {form: {a: b}}
     response: {location: a.b}
+upstreams: {max_connections: 64, max_waiting: 10, wait: 1s, idle: 30s, max_calls: 100, circuit: {failures: 5, open: 2s, open_max: 1m}}
 shutdown: {drain: 0}
 connect: {app_name: A, logo: https://a.test/logo.svg, accent: '#abc', session_ttl: 5m}
 "#;
@@ -264,6 +267,7 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
         p if p.starts_with(r"^\s*([0-9]+") => {
             span(text) || p.contains("^none$") && text == "none" || p.contains("^never$") && text == "never"
         }
+        p if p.starts_with(r"^\s*[0-9]+\s*/") => crate::limit::Rate::parse(text).is_ok(),
         p if p.starts_with(r"^[0-9]+\s*([kKmMgG]") => {
             text.starts_with(|c: char| c.is_ascii_digit()) || p.contains("^none$") && text == "none"
         }

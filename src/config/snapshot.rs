@@ -3,10 +3,11 @@
 use crate::attach::{Needs, Scheme};
 use crate::base::secret::Secret;
 use crate::identity::{Callers, EndUserRules};
+use crate::limit::Limits;
 use crate::provider::{OriginTemplate, Registration};
 use crate::route::{FormTemplate, JsonTemplate, Need, Reverse, Rewrite, Selector, Table, Upstreams};
-use crate::upstream::Origin;
-use http::{HeaderName, HeaderValue, Method};
+use crate::upstream::{Bounds, Origin};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub end_user: EndUserRules,
     pub callers: Callers,
     pub guard: Guard,
+    /// `upstreams:`.
+    pub bounds: Bounds,
     /// `connect:`: how the connect pages look and where they may lead.
     pub connect: Connect,
     /// What the operator should know though nothing is wrong: an optional provider that is off, thin provider facts.
@@ -45,6 +48,22 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Every route, also of `listen.origins`.
+    pub fn all_routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.route_list.iter().chain(self.origins.iter().filter_map(|origin| origin.route.as_ref()))
+    }
+
+    /// Goes on counting calls where `before` was, for routes of the same name.
+    pub(super) fn adopt_counts(&self, before: &Snapshot) {
+        let counted: BTreeMap<&str, &Limits> =
+            before.all_routes().filter_map(|route| Some((&*route.name, &**route.limits.as_ref()?))).collect();
+        for (name, limits) in self.all_routes().filter_map(|route| Some((&*route.name, route.limits.as_ref()?))) {
+            if let Some(before) = counted.get(name) {
+                limits.adopt(before);
+            }
+        }
+    }
+
     /// What a request may say that came in by this one of `listen.origins`, or by the proxy listener.
     pub fn guard_of(&self, origin: Option<usize>) -> &Guard {
         origin.and_then(|number| self.origins.get(number)).map_or(&self.guard, |origin| &origin.guard)
@@ -318,6 +337,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// `retry.max_body`: up to how long a request body is kept for the one replay after a 401.
     pub replay_body_max: usize,
+    /// `retry`, where it has attempts.
+    pub retry: Option<Box<Retry>>,
     /// `max_body`: the longest request body taken.
     pub body_max: Option<u64>,
     /// `max_signed_body`: the longest form taken where the attach scheme signs forms.
@@ -328,8 +349,24 @@ pub struct Route {
     pub websocket: bool,
     /// The names in `callers`, when the route narrows them.
     pub callers: Option<Vec<Box<str>>>,
+    /// `rate_limit`, with what was counted.
+    pub limits: Option<Arc<Limits>>,
     /// What few routes have, apart, so that the others' calls ask for it once.
     pub special: Option<Arc<Special>>,
+}
+
+/// `retry:` of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// How often a call is made again.
+    pub attempts: u32,
+    pub statuses: Box<[StatusCode]>,
+    /// After no connection came about.
+    pub connect: bool,
+    /// After a connection broke before an answer.
+    pub reset: bool,
+    /// After no answer came within `timeout.first_byte`.
+    pub timeout: bool,
 }
 
 /// `send`, `follow` and `response` of a route.
@@ -391,6 +428,11 @@ pub struct ResponseAs {
 }
 
 impl Route {
+    /// Whether each call names an end user, whose token it carries; not where the provider is off.
+    pub fn names_end_user(&self) -> bool {
+        self.act_as == ActAs::User && self.provider.as_ref().is_some_and(|provider| provider.off.is_none())
+    }
+
     /// Whether forms are signed on this route, and so must be read before they are sent.
     pub fn signs_form(&self) -> bool {
         self.act_as.carries_token() && self.attach.needs() == Needs::Form

@@ -232,7 +232,7 @@ fn typos_in_sections_are_told_where_they_stand() {
     check("end_user: {header: X End}\n", 1, 20, "cannot be the name of a header", "");
     check("end_user: {header: Authorization}\n", 1, 20, "the token stands there", "");
     check("end_user: {header: a, account_header: A}\n", 1, 11, "both `a`", "");
-    check("end_user: {jwt: {}}\n", 1, 12, "`jwt` is not in this version yet", "");
+    check("end_user: {jwt: {}}\n", 1, 17, "needs `jwks_url`", "");
     check("end_user: {default: \"a,b\"}\n", 1, 21, "comma", "");
     check("store: {postgres: {url: x}}\n", 1, 9, "`postgres` is not in this version yet", "");
     check("store: {sled: {}, memory: {}}\n", 1, 19, "one of `sled` and `memory`", "");
@@ -342,7 +342,6 @@ fn typos_in_routes_are_told_where_they_stand() {
     check_route("match: /a, provider: google, upstream: \"https://www.googleapis.com/{idd}\"", 69, "idd", "");
     check_route("match: /a, as: app, upstream: https://www.googleapis.com/", 1, "a route needs `provider`", "`as: none`");
     check_route(&format!("{WHOLE}, as: usr"), 74, "`user` or `app` or `none`", "`user`");
-    check_route(&format!("{WHOLE}, rate_limit: 5"), 70, "`rate_limit` is not in this version yet", "");
     check_route(&format!("{WHOLE}, websocket: often"), 81, "expected `true` or `false`", "");
     check_route(
         &format!("{WHOLE}, websocket: true, send: {{method: POST}}"),
@@ -350,8 +349,20 @@ fn typos_in_routes_are_told_where_they_stand() {
         "`websocket` is for routes that pass",
         "`send` and `response`",
     );
+    check_route(&format!("{WHOLE}, rate_limit: 5"), 82, "expected calls and a span", "");
+    check_route(&format!("{WHOLE}, rate_limit: 5/500ms"), 82, "whole seconds", "");
+    check_route(&format!("{WHOLE}, rate_limit: {{user: 5/s, route: 0/s}}"), 101, "from 1 to 1000000 calls", "");
+    check_route(&format!("{WHOLE}, rate_limit: {{requests: 5}}"), 82, "a rate needs `per`", "");
+    check_route(&format!("{WHOLE}, rate_limit: {{requests: 5, per: 2d}}"), 82, "`1d`", "");
+    check_route(&format!("{WHOLE}, rate_limit: {{requests: 5, per: 1m, burst: 0}}"), 82, "a burst of 1", "");
+    check_route(&format!("{WHOLE}, rate_limit: {{usr: 5/s, route: 5/s}}"), 83, "unknown key `usr`", "`user`");
     check_route(&format!("{WHOLE}, follow: token"), 78, "expected `no` or `no_token`", "");
-    check_route(&format!("{WHOLE}, retry: {{attempts: 2}}"), 88, "`attempts: 2` is not in this version yet", "");
+    check_route(&format!("{WHOLE}, retry: {{attempts: 11}}"), 78, "`attempts` is at most 10", "");
+    check_route(&format!("{WHOLE}, retry: {{on: [503, conect]}}"), 88, "expected a status from 400 to 599", "`connect`");
+    check_route(&format!("{WHOLE}, retry: {{on: [401]}}"), 78, "401 is not retried", "one refresh");
+    check("upstreams: {max_connections: 0}\n", 1, 13, "at least 1", "");
+    check("upstreams: {circuit: {open: 2m}}\n", 1, 23, "shorter than `open`", "");
+    check("upstreams: {max_conections: 5}\n", 1, 13, "unknown key `max_conections`", "`max_connections`");
     check_route(&format!("{WHOLE}, timeout: {{connect: 5 parsecs}}"), 89, "expected a duration", "");
     check_route(&format!("{WHOLE}, timeout: {{conect: 5s}}"), 80, "unknown key `conect`", "`connect`");
     check_route(&format!("{WHOLE}, max_body: 64K"), 80, "expected a size", "");

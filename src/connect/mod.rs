@@ -16,6 +16,8 @@ pub mod complete;
 pub mod connections;
 pub mod create;
 pub mod device;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod grant;
 mod inputs;
 pub mod links;

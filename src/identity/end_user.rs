@@ -1,7 +1,9 @@
 //! The end user and account of a call, read from its headers. On the path of every call: no allocation, one pass over the headers.
 
+use super::jwt::{JwtRules, TOKEN_BYTES_MAX};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
+use std::sync::Arc;
 
 /// The longest name taken, in bytes (contract §5).
 pub const NAME_BYTES_MAX: usize = 256;
@@ -15,6 +17,8 @@ pub struct EndUserRules {
     pub default: Option<Box<str>>,
     /// `end_user.placeholder`: whether the name may stand where an SDK wants its token, unless a listener or route says otherwise.
     pub placeholder: bool,
+    /// `end_user.jwt`: the header and the placeholder hold a signed token instead of a name.
+    pub jwt: Option<Arc<JwtRules>>,
     /// Whether a header's name holds an `-` or `_` that a twin could spell the other way; a name without one has no twins.
     has_twins: bool,
 }
@@ -24,6 +28,13 @@ pub struct EndUserRules {
 pub struct EndUser<'h> {
     pub name: &'h str,
     pub account: Option<&'h str>,
+}
+
+/// The signed tokens of a call: one, or two that must name the same person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tokens<'h> {
+    pub one: &'h str,
+    pub other: Option<&'h str>,
 }
 
 /// Why a call's end user is not known. Never holds a name.
@@ -38,7 +49,18 @@ pub enum IdentityError {
 impl EndUserRules {
     pub fn new(header: HeaderName, account_header: HeaderName, default: Option<Box<str>>) -> Self {
         let has_twins = [&header, &account_header].iter().any(|name| name.as_str().contains(['-', '_']));
-        EndUserRules { header, account_header, default, placeholder: false, has_twins }
+        EndUserRules { header, account_header, default, placeholder: false, jwt: None, has_twins }
+    }
+
+    /// Takes over what is known by the rules before: the whole of them where they are the same, so that tokens stay proved, and else the keys
+    /// that were fetched, so that a reload needs no fetch.
+    pub fn adopt(&mut self, before: &EndUserRules) {
+        let (Some(rules), Some(before)) = (&mut self.jwt, &before.jwt) else { return };
+        if rules == before {
+            *rules = Arc::clone(before);
+        } else if let Some(rules) = Arc::get_mut(rules) {
+            rules.keys.adopt(&before.keys);
+        }
     }
 
     /// The end user and account of a call.
@@ -55,6 +77,10 @@ impl EndUserRules {
     /// # Errors
     /// As [`EndUserRules::read`], and when the two name different people.
     pub fn read_with<'h>(&'h self, headers: &'h HeaderMap, placeholder: Option<&'h str>) -> Result<EndUser<'h>, IdentityError> {
+        if self.jwt.is_some() {
+            // The backstop: where names are to be proved, none is taken at its word.
+            return Err(IdentityError::Invalid("it must be proved by a signed token"));
+        }
         self.refuse_twins(headers)?;
         let account = one(headers, &self.account_header)?;
         if let Some(name) = placeholder {
@@ -68,6 +94,38 @@ impl EndUserRules {
             (None, None) => self.default.as_deref().ok_or(IdentityError::Missing)?,
         };
         Ok(EndUser { name, account })
+    }
+
+    /// The end user of that name, which a token proved, with the account that the call names.
+    ///
+    /// # Errors
+    /// When the account's header cannot be one, or an underscore twin of either header is there.
+    pub fn proved<'h>(&self, headers: &'h HeaderMap, name: &'h str) -> Result<EndUser<'h>, IdentityError> {
+        self.refuse_twins(headers)?;
+        Ok(EndUser { name, account: one(headers, &self.account_header)? })
+    }
+
+    /// The signed tokens in the header and the placeholder.
+    ///
+    /// # Errors
+    /// When there is none, or what stands there can be none: repeated, empty, too long, or with what no token holds.
+    pub fn tokens<'h>(&self, headers: &'h HeaderMap, placeholder: Option<&'h str>) -> Result<Tokens<'h>, IdentityError> {
+        let header = only(headers, &self.header)?;
+        let header =
+            header.map(|value| value.to_str().map_err(|_| IdentityError::Invalid("its token holds what no token does"))).transpose()?;
+        for token in [header, placeholder].into_iter().flatten() {
+            if token.is_empty() {
+                return Err(IdentityError::Invalid("it is empty"));
+            }
+            if token.len() > TOKEN_BYTES_MAX {
+                return Err(IdentityError::Invalid("its token is longer than 8 KiB"));
+            }
+        }
+        match (header, placeholder.filter(|placeholder| header != Some(placeholder))) {
+            (Some(one), other) => Ok(Tokens { one, other }),
+            (None, Some(one)) => Ok(Tokens { one, other: None }),
+            (None, None) => Err(IdentityError::Missing),
+        }
     }
 
     /// Refuses names that a CGI-like upstream or a sloppy proxy would take for ours (`X_End_User`). Also for calls that act as nobody.
@@ -102,12 +160,16 @@ impl Default for EndUserRules {
 
 /// The only value of a header, checked.
 fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, IdentityError> {
+    only(headers, name)?.map(checked).transpose()
+}
+
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, IdentityError> {
     let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let value = values.next();
     if values.next().is_some() {
         return Err(IdentityError::Invalid("the header is there more than once"));
     }
-    checked(value).map(Some)
+    Ok(value)
 }
 
 fn checked(value: &HeaderValue) -> Result<&str, IdentityError> {

@@ -2,6 +2,10 @@
 
 pub mod caller;
 pub mod end_user;
+pub mod jwt;
+pub mod keyset;
 
 pub use caller::{Behind, Caller, CallerRefused, Callers, KEY_HEADER};
-pub use end_user::{EndUser, EndUserRules, IdentityError, check_name};
+pub use end_user::{EndUser, EndUserRules, IdentityError, Tokens, check_name};
+pub use jwt::{JwtRules, Keys, Unproved};
+pub use keyset::{KeySet, Published};

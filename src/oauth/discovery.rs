@@ -175,6 +175,15 @@ fn places(issuer: &str, url: &Url) -> Vec<Url> {
 
 /// A published JSON document.
 pub(super) async fn document(fetch: &Fetch, url: &Url) -> Result<Value, Missing> {
+    // The parser's error may hold a piece of the text.
+    serde_json::from_slice(&raw_document(fetch, url).await?).map_err(|_| {
+        let summary = "discovery answered 200 with something other than JSON".to_owned();
+        Missing::Failed(TokenError::later(summary, true))
+    })
+}
+
+/// The bytes of a published document.
+pub(super) async fn raw_document(fetch: &Fetch, url: &Url) -> Result<Bytes, Missing> {
     let request = Request::get(url.as_str()).header(ACCEPT, HeaderValue::from_static("application/json")).body(Bytes::new());
     let request = request.map_err(|_| cannot("the discovery URL cannot be used"))?;
     let response = fetch
@@ -184,11 +193,7 @@ pub(super) async fn document(fetch: &Fetch, url: &Url) -> Result<Value, Missing>
         .await
         .map_err(|error| Missing::Failed(TokenError::later(format!("discovery gave no answer: {}", error.detail), false)))?;
     match response.status().as_u16() {
-        // The parser's error may hold a piece of the text.
-        200 => serde_json::from_slice(response.body()).map_err(|_| {
-            let summary = "discovery answered 200 with something other than JSON".to_owned();
-            Missing::Failed(TokenError::later(summary, true))
-        }),
+        200 => Ok(response.into_body()),
         // Some issuers answer other clients' 404 with 400 or 403, or with a page to sign in at.
         300..500 if response.status() != 408 && response.status() != 429 => Err(Missing::Absent),
         status => Err(Missing::Failed(TokenError::later(format!("discovery answered {status}"), true))),

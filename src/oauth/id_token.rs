@@ -94,10 +94,22 @@ fn spent(missing: Missing) -> TokenError {
 
 async fn fetch_keys(fetch: &Fetch, url: &Url) -> Result<Vec<Jwk>, Missing> {
     let document = document(fetch, url).await?;
+    Ok(keys_of(&document))
+}
+
+/// The keys of a JWK Set (RFC 7517 §5) that may sign.
+fn keys_of(document: &Value) -> Vec<Jwk> {
     let keys = document["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
     // One by one: a key of a kind that we do not know must not hide the others (RFC 7517 §5).
     let keys = keys.iter().take(KEYS_MAX).filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok());
-    Ok(keys.filter(|key| !matches!(key.common.public_key_use, Some(PublicKeyUse::Encryption))).collect())
+    keys.filter(|key| !matches!(key.common.public_key_use, Some(PublicKeyUse::Encryption))).collect()
+}
+
+/// Whether one of these keys made the signature, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(super) fn signed_by(token: &str, keys: &Value) -> bool {
+    let Ok(header) = jsonwebtoken::decode_header(token) else { return false };
+    check_header(&header, &[]).is_ok() && verified(token, &header, &keys_of(keys)).is_some()
 }
 
 fn check_header(header: &Header, told: &[String]) -> Result<(), Why> {

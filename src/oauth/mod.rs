@@ -12,7 +12,10 @@ mod device;
 mod discovery;
 mod error;
 mod form;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod id_token;
+mod jwks;
 mod life;
 mod lookup;
 mod mint;
@@ -29,6 +32,7 @@ pub use authorize::{AuthorizeRequest, in_group, is_definitions, wants_nonce};
 pub use client::{Grant, REFRESH_EXPIRES_AT, Revoked, TokenClient, Unexchanged, note_learnt, redirect_uri};
 pub use device::{DeviceCode, DevicePoll};
 pub use error::{TokenError, Verdict};
+pub use jwks::KeySets;
 pub use oauth1::Pair;
 pub use proofs::new_key;
 pub use refusal::is_sign_of;

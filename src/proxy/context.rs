@@ -7,6 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -51,6 +52,27 @@ impl Ids {
     }
 }
 
+/// One call in the count of its worker's, until the end of its answer's body.
+#[derive(Debug)]
+pub(crate) struct InFlight(Rc<Cell<usize>>);
+
+impl InFlight {
+    /// `None` where there are as many already.
+    pub(super) fn begin(count: &Rc<Cell<usize>>, most: usize) -> Option<InFlight> {
+        if count.get() >= most {
+            return None;
+        }
+        count.set(count.get() + 1);
+        Some(InFlight(Rc::clone(count)))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
 /// One call's facts. Cells, because the call's one task writes them while it borrows the rest.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -59,6 +81,8 @@ pub(crate) struct Context {
     pub(super) traceparent: Option<HeaderValue>,
     /// There only when the call log is on.
     log: RefCell<Option<CallLog>>,
+    /// Handed on to the answer's body, where there is one to come.
+    pub(super) in_flight: RefCell<Option<InFlight>>,
     waited: Cell<bool>,
     /// The end user's name stood in a token's place, and may be a real one that was left there.
     may_be_token: Cell<bool>,
@@ -91,7 +115,14 @@ impl Context {
             replays: 0,
             waited: false,
         });
-        Context { request_id, traceparent, log: RefCell::new(log), waited: Cell::new(false), may_be_token: Cell::new(false) }
+        Context {
+            request_id,
+            traceparent,
+            log: RefCell::new(log),
+            in_flight: RefCell::new(None),
+            waited: Cell::new(false),
+            may_be_token: Cell::new(false),
+        }
     }
 
     pub(super) fn routed(&self, route: &Arc<Route>) {

@@ -6,12 +6,16 @@ use super::relay::ProxyBody;
 use crate::base::problem::Problem;
 use crate::config::{Bind, Snapshot};
 use crate::identity::{EndUser, IdentityError};
+use crate::limit::Refused;
 use crate::token::{KeeperError, OwnFault};
-use http::header::{ALLOW, CONNECTION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, HeaderName, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Why a call got an answer of Attaché's own. Text in a variant is ours or the operator's; upstream words go to the log alone.
 #[derive(Debug)]
@@ -57,6 +61,7 @@ pub enum ProxyError {
     BodyTooLarge {
         max: u64,
     },
+    RateLimited(Refused),
     ProviderNotConfigured {
         provider: Arc<str>,
     },
@@ -74,7 +79,16 @@ pub enum ProxyError {
         /// For the log.
         detail: String,
     },
+    /// The upstream's circuit is open.
+    CircuitOpen {
+        upstream: String,
+        wait: Duration,
+    },
+    /// Which limit is reached: a sentence without its full stop.
+    Overloaded(&'static str),
     StoreUnavailable,
+    /// The keys by which end users' tokens are verified cannot be had.
+    KeysUnavailable,
     Internal(String),
 }
 
@@ -133,6 +147,7 @@ impl ProxyError {
                 ("reconnect-required", StatusCode::UNAUTHORIZED, "The end user must connect again", DENIED)
             }
             Self::BodyTooLarge { .. } => ("body-too-large", StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large", DENIED),
+            Self::RateLimited(_) => ("rate-limited", StatusCode::TOO_MANY_REQUESTS, "Too many calls", DENIED),
             Self::ProviderNotConfigured { .. } => {
                 ("provider-not-configured", StatusCode::SERVICE_UNAVAILABLE, "The provider is not configured", "proxy_configuration_error")
             }
@@ -151,9 +166,19 @@ impl ProxyError {
             Self::UpstreamUnfit { .. } => {
                 ("upstream-bad-response", StatusCode::BAD_GATEWAY, "The upstream's answer cannot be used", "http_protocol_error")
             }
+            Self::CircuitOpen { .. } => {
+                ("circuit-open", StatusCode::SERVICE_UNAVAILABLE, "The upstream is not asked for a while", "destination_unavailable")
+            }
+            Self::Overloaded(_) => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Too many calls at once", "proxy_internal_error"),
             Self::StoreUnavailable => {
                 ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The token store is unavailable", "proxy_internal_error")
             }
+            Self::KeysUnavailable => (
+                "store-unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The keys of end users' tokens are unavailable",
+                "proxy_internal_error",
+            ),
             Self::Internal(_) => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Attaché failed", "proxy_internal_error"),
         }
     }
@@ -162,6 +187,7 @@ impl ProxyError {
     pub(super) fn detail(&self, snapshot: &Snapshot) -> String {
         let header = &snapshot.end_user.header;
         match self {
+            Self::EndUserMissing if snapshot.end_user.jwt.is_some() => format!("Send the end user's signed token in the `{header}` header."),
             Self::EndUserMissing => format!("Name the end user in the `{header}` header."),
             Self::EndUserInvalid(why) => format!("The end user's name is refused: {why}."),
             Self::BadPath(why) => format!("The path is refused: {why}. Attaché forwards the exact bytes it matched, so it takes no path that servers read differently."),
@@ -187,13 +213,22 @@ impl ProxyError {
             Self::ConnectionUnfit { provider, fault: OwnFault::Value(name), .. } => format!("The end user's connection to `{provider}` has no usable `{name}`, which this route's upstream needs. Connecting again asks for it; an import or the admin API can set it in the connection's metadata."),
             Self::ConnectionUnfit { provider, fault: OwnFault::Host, .. } => format!("The values of the end user's connection to `{provider}` make a host that its tokens may not be sent to: see `token_hosts`. Nothing was sent. Connecting again, or the connection's metadata, corrects them."),
             Self::BodyTooLarge { max } => format!("The route takes bodies of at most {max} bytes."),
+            Self::RateLimited(Refused { scope, rate, .. }) => format!(
+                "The route takes {} calls in {} s {}; see its `rate_limit`. Nothing was sent. Try again after `Retry-After`.",
+                rate.calls,
+                rate.per.as_secs(),
+                if *scope == "user" { "of one end user" } else { "in all" },
+            ),
             Self::ProviderNotConfigured { provider } => format!("`{provider}` is optional and a variable of its registration is not set; `attache check` names it."),
             Self::RefreshFailed { provider, .. } => format!("`{provider}` did not give a new access token just now, and none that is still valid is left. Nothing is lost: try again later; the log says why."),
             Self::UpstreamUnreachable(_) => "No connection to the upstream came about; the log says why.".to_owned(),
             Self::UpstreamTimeout => "The upstream did not answer within the route's `timeout`.".to_owned(),
             Self::UpstreamBadResponse(_) => "The upstream's connection broke or its answer was no HTTP; the log says more.".to_owned(),
             Self::UpstreamUnfit { why, .. } => format!("{}.", sentence(why)),
+            Self::CircuitOpen { upstream, .. } => format!("`{upstream}` failed too often in a row: it is not asked for a while, then by one call at a time. `Retry-After` says when; the log says how it failed."),
+            Self::Overloaded(why) => format!("{why}. Nothing was sent: try again in a moment."),
             Self::StoreUnavailable => "The connection could not be read or kept. Nothing is lost: try again later.".to_owned(),
+            Self::KeysUnavailable => "The keys that end users' tokens are verified by (`end_user.jwt.jwks_url`) could not be fetched; the log says why. Try again later.".to_owned(),
             Self::Internal(_) => "This is a fault of Attaché's own; the log says more under this request's id.".to_owned(),
         }
     }
@@ -224,8 +259,14 @@ impl ProxyError {
             Self::RefreshFailed { retry_after: Some(wait), .. } => {
                 problem = problem.header(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)))
             }
+            Self::RateLimited(refused) => problem = limited(problem, refused),
             Self::ProviderNotConfigured { .. } => problem = problem.header(RETRY_AFTER, HeaderValue::from(60)),
+            Self::CircuitOpen { wait, .. } => {
+                problem = problem.header(RETRY_AFTER, HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
+            }
+            Self::Overloaded(_) => problem = problem.header(RETRY_AFTER, HeaderValue::from(1)),
             Self::StoreUnavailable => problem = problem.header(RETRY_AFTER, HeaderValue::from(1)),
+            Self::KeysUnavailable => problem = problem.header(RETRY_AFTER, HeaderValue::from(10)),
             // The rest of a body that is too large is not worth reading.
             Self::BodyTooLarge { .. } => problem = problem.header(CONNECTION, HeaderValue::from_static("close")),
             _ => {}
@@ -261,6 +302,7 @@ impl ProxyError {
                 tracing::warn!(request.id = id, error = name, provider.id = %provider, connection.lacks = lacks, "a connection does not fit its route")
             }
             Self::StoreUnavailable => tracing::error!(request.id = id, error = name, "call failed for want of the store"),
+            Self::KeysUnavailable => tracing::warn!(request.id = id, error = name, "call failed for want of the keys of end users' tokens"),
             _ => {}
         }
     }
@@ -269,6 +311,17 @@ impl ProxyError {
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// `Retry-After`, and the fields of draft-ietf-httpapi-ratelimit-headers-10 §3 and §4. On refusals alone: on other answers these are the API's.
+fn limited(problem: Problem, refused: &Refused) -> Problem {
+    let (scope, wait_s) = (refused.scope, refused.wait_s());
+    let policy = format!("\"{scope}\";q={};w={}", refused.rate.calls, refused.rate.per.as_secs());
+    let now = format!("\"{scope}\";r=0;t={wait_s}");
+    let mut problem = problem.header(RETRY_AFTER, HeaderValue::from(wait_s));
+    let fields = [(RATELIMIT_POLICY, HeaderValue::try_from(policy)), (RATELIMIT, HeaderValue::try_from(now))];
+    problem.headers.extend(fields.into_iter().filter_map(|(name, value)| Some((name, value.ok()?))));
+    problem
 }
 
 /// What stands for a name that may be a token.

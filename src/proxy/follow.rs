@@ -9,7 +9,7 @@ use super::error::ProxyError;
 use super::expired::Held;
 use super::forward::{Call, exchange};
 use crate::config::RouteOrigin;
-use crate::upstream::{Connector, Lease, Origin, OriginId, Pool, Reach};
+use crate::upstream::{Bounds, Connector, Lease, Origin, OriginId, Pool, Reach};
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HOST, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
@@ -79,6 +79,12 @@ impl Hops {
         let pool = |reach| Pool::new(connector.within(reach));
         let own = [pool(Reach::Public), pool(Reach::PublicOrLoopback)];
         Hops { public: pool(Reach::Public), local: pool(Reach::PublicOrLoopback), own, targets: RefCell::default(), next: Cell::new(0) }
+    }
+
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        self.public.set_bounds(bounds);
+        self.local.set_bounds(bounds);
+        self.own.iter().for_each(|pool| pool.set_bounds(bounds));
     }
 
     pub(super) fn sweep(&self) {
@@ -203,11 +209,11 @@ async fn fetch(
             }
             Ok((response, lease)) => return Ok(Answered { response, held: Held::new(), lease }),
             // A GET without a body, whose idle connection was closed.
-            Err(failed) if !repeated && failed.is_stale() => {
+            Err((failed, _)) if !repeated && failed.is_stale() => {
                 repeated = true;
                 pool.distrust(origin);
             }
-            Err(failed) => return Err(failed.into_error(None, None)),
+            Err((failed, _)) => return Err(failed.into_error(origin, None, None)),
         }
     }
 }

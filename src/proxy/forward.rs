@@ -5,8 +5,9 @@ use super::context::Context;
 use super::error::ProxyError;
 use super::expect;
 use super::expired::{self, Held};
-use super::follow::{Answered, Asked, Hops};
+use super::follow::{Answered, Asked, Hops, discard};
 use super::relay::{ProxyBody, Relay};
+use super::retry::Retries;
 use super::tunnel::{Tunnels, Wish};
 use super::{Target, View, after, headers, location, nonce, send};
 use crate::attach::{Around, Needs, Place, oauth1};
@@ -14,7 +15,7 @@ use crate::base::clock::Clock;
 use crate::config::{RouteOrigin, Timeouts};
 use crate::identity::EndUser;
 use crate::token::{Own, OwnFault, Token};
-use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendFault, Stage, Upgrades};
+use crate::upstream::{ConnectFault, Lease, Origin, Pool, SendFault, Stage, Unsent, Upgrades};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
@@ -22,6 +23,7 @@ use hyper::body::Incoming;
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// What a call is, before its token.
@@ -84,17 +86,19 @@ impl Call<'_> {
 /// Sends the call and answers with what came back.
 ///
 /// Three repeats are possible, each at most once: with the nonce that a server wants in proofs, after a 401 to a token that `rejected` could
-/// replace, and after an idle connection turned out closed under an idempotent request without a body.
+/// replace, and after an idle connection turned out closed under an idempotent request without a body. Further ones are the route's `retry`;
+/// they go with the token that is `fresh` after their wait.
 pub(super) async fn forward(
     (pool, hops): (&Rc<Pool<OutBody>>, &Hops),
     call: Call<'_>,
     mut token: Option<Arc<Token>>,
     (mut body, upload): (OutBody, Option<Rc<Upload>>),
     wish: Option<(Wish, &Rc<Tunnels>)>,
-    rejected: impl AsyncFn(&Arc<Token>) -> Option<Arc<Token>>,
+    (rejected, fresh): (impl AsyncFn(&Arc<Token>) -> Option<Arc<Token>>, impl AsyncFn() -> Result<Option<Arc<Token>>, ProxyError>),
 ) -> Result<Response<ProxyBody>, ProxyError> {
     let route = call.target.route;
     let deadline = route.timeouts.total.map(|total| Instant::now() + total);
+    let mut retries = Retries::of(route, call.head, deadline);
     let mut until = expect::Until(upload.clone());
     let (mut stale_once, mut rejected_once, mut nonce_once) = (false, false, false);
     loop {
@@ -152,6 +156,15 @@ pub(super) async fn forward(
                     (token, body) = (Some(newer), again);
                     continue;
                 }
+                if let Some(wait) = retries.after_answer(response.status(), response.headers(), || call.clock.now())
+                    && let Some(again) = again(upload.as_ref())
+                {
+                    discard(Answered { response, held, lease });
+                    call.cx.replayed();
+                    body = again;
+                    token = after_wait(wait, deadline, &fresh).await?;
+                    continue;
+                }
                 // The answer's body takes it on.
                 until.0 = None;
                 if let Some(special) = &route.special {
@@ -161,13 +174,37 @@ pub(super) async fn forward(
                 }
                 return Ok(answer(&call, Answered { response, held, lease }, upload, deadline));
             }
-            Err(Failed::Send(SendFault::Stale)) if !stale_once && upload.is_none() && call.head.method.is_idempotent() => {
+            Err((Failed::Send(SendFault::Refused), _)) if !stale_once && upload.is_none() => {
+                stale_once = true;
+                body = OutBody::Empty;
+            }
+            Err((Failed::Send(SendFault::Stale), _)) if !stale_once && upload.is_none() && call.head.method.is_idempotent() => {
                 stale_once = true;
                 pool.distrust(origin);
                 body = OutBody::Empty;
             }
-            Err(failed) => return Err(failed.into_error(upload.as_deref(), route.body_max)),
+            Err((failed, unsent)) => {
+                let Some((wait, again)) = retries.after_failure(&failed).zip(unsent.or_else(|| again(upload.as_ref()))) else {
+                    return Err(failed.into_error(origin, upload.as_deref(), route.body_max));
+                };
+                call.cx.replayed();
+                body = again;
+                token = after_wait(wait, deadline, &fresh).await?;
+            }
         }
+    }
+}
+
+/// Waits before another attempt, and then for a token that is good: the one at hand may have run out.
+async fn after_wait(
+    wait: Duration,
+    deadline: Option<Instant>,
+    fresh: &impl AsyncFn() -> Result<Option<Arc<Token>>, ProxyError>,
+) -> Result<Option<Arc<Token>>, ProxyError> {
+    tokio::time::sleep(wait).await;
+    match deadline {
+        None => fresh().await,
+        Some(deadline) => tokio::time::timeout_at(deadline, fresh()).await.unwrap_or(Err(ProxyError::UpstreamTimeout)),
     }
 }
 
@@ -252,6 +289,8 @@ pub(super) enum Failed {
     Send(SendFault),
     /// No answer within `first_byte`, or not before the call's deadline.
     Silent,
+    /// The upstream's circuit is open, for so long still.
+    Open(Duration),
 }
 
 impl Failed {
@@ -259,15 +298,29 @@ impl Failed {
         matches!(self, Failed::Send(SendFault::Stale))
     }
 
-    pub(super) fn into_error(self, upload: Option<&Upload>, body_max: Option<u64>) -> ProxyError {
+    /// Whether it says something of the upstream as a whole: not a slow answer, which may be that path's or that route's short `timeout`, not a
+    /// connection that had idled.
+    fn is_the_upstreams(&self) -> bool {
+        match self {
+            Failed::Send(SendFault::Connect(error)) => error.fault != ConnectFault::OutOfReach,
+            Failed::Send(SendFault::Broken(error)) => !error.is_user(),
+            Failed::Send(SendFault::Stale | SendFault::Refused | SendFault::Busy) | Failed::Silent | Failed::Open(_) => false,
+        }
+    }
+
+    pub(super) fn into_error(self, origin: &Origin, upload: Option<&Upload>, body_max: Option<u64>) -> ProxyError {
         if let (Some(true), Some(max)) = (upload.map(Upload::too_large), body_max) {
             return ProxyError::BodyTooLarge { max };
         }
         match self {
-            Failed::Send(SendFault::Stale) => {
+            Failed::Send(SendFault::Stale | SendFault::Refused) => {
                 ProxyError::UpstreamBadResponse("the upstream closed the connection before it answered".to_owned())
             }
             Failed::Silent => ProxyError::UpstreamTimeout,
+            Failed::Open(wait) => ProxyError::CircuitOpen { upstream: origin.authority.as_str().to_owned(), wait },
+            Failed::Send(SendFault::Busy) => ProxyError::Overloaded(
+                "The upstream's connections are all in use, and no place in line came free in time (`upstreams.max_connections`, `max_waiting`, `wait`)",
+            ),
             Failed::Send(SendFault::Connect(error)) if error.fault == ConnectFault::Timeout => ProxyError::UpstreamTimeout,
             Failed::Send(SendFault::Connect(error)) if error.fault == ConnectFault::OutOfReach => {
                 ProxyError::UpstreamUnfit { why: "it is at, or redirects to, an address that is not public", detail: error.detail }
@@ -279,7 +332,7 @@ impl Failed {
     }
 }
 
-/// Sends and waits for the answer's head: `first_byte` long, counted from the connect or the last part of the upload.
+/// Sends and waits for the answer's head, where the upstream's circuit lets the call through; the body comes back where none of it was sent.
 pub(super) async fn exchange(
     pool: &Rc<Pool<OutBody>>,
     origin: &Origin,
@@ -287,7 +340,40 @@ pub(super) async fn exchange(
     deadline: Option<Instant>,
     request: Request<OutBody>,
     upload: Option<&Upload>,
-) -> Result<(Response<Incoming>, Lease<OutBody>), Failed> {
+) -> Result<(Response<Incoming>, Lease<OutBody>), (Failed, Option<OutBody>)> {
+    let Some(bounds) = pool.bounds().circuit else { return send_within(pool, origin, timeouts, deadline, request, upload).await };
+    let pass = match origin.circuit.enter(bounds) {
+        Ok(pass) => pass,
+        Err(wait) => return Err((Failed::Open(wait), Some(request.into_body()))),
+    };
+    let outcome = send_within(pool, origin, timeouts, deadline, request, upload).await;
+    match &outcome {
+        Ok(_) => {
+            if pass.succeeded() {
+                tracing::info!(upstream = %origin.authority, "the upstream answers again: its circuit is closed");
+            }
+        }
+        Err((failed, _)) if failed.is_the_upstreams() => match pass.failed() {
+            Some(opened) if opened.is_first => {
+                tracing::warn!(upstream = %origin.authority, open = ?opened.lasts, "the upstream is out of reach: its circuit is open, calls to it are refused at once")
+            }
+            Some(opened) => tracing::debug!(upstream = %origin.authority, open = ?opened.lasts, "the upstream is still out of reach"),
+            None => {}
+        },
+        Err(_) => drop(pass),
+    }
+    outcome
+}
+
+/// `first_byte` long, counted from the connect or the last part of the upload.
+async fn send_within(
+    pool: &Rc<Pool<OutBody>>,
+    origin: &Origin,
+    timeouts: &Timeouts,
+    deadline: Option<Instant>,
+    request: Request<OutBody>,
+    upload: Option<&Upload>,
+) -> Result<(Response<Incoming>, Lease<OutBody>), (Failed, Option<OutBody>)> {
     let stage = Stage::default();
     let sending = pool.send(origin, timeouts.connect, &stage, request);
     tokio::pin!(sending);
@@ -300,7 +386,7 @@ pub(super) async fn exchange(
         };
         match sent {
             Ok(sent) => {
-                return sent.map_err(Failed::Send);
+                return sent.map_err(|Unsent { fault, body }| (Failed::Send(fault), body));
             }
             Err(_) => {
                 let now = Instant::now();
@@ -308,7 +394,7 @@ pub(super) async fn exchange(
                 let waiting = stage.connecting().then_some(now);
                 let progress = [upload.map(Upload::progress), stage.connected(), waiting].into_iter().flatten().max().unwrap_or(since);
                 if progress <= since || deadline.is_some_and(|deadline| deadline <= now) {
-                    return Err(Failed::Silent);
+                    return Err((Failed::Silent, None));
                 }
                 since = progress;
             }
@@ -344,7 +430,7 @@ pub(super) fn answer(
     let (mut head, incoming) = response.into_parts();
     clean(call, &mut head);
     expect::close_if_unasked(upload.as_deref(), &mut head.headers);
-    let told = (head.status.as_u16(), call.cx.take_log());
+    let told = (head.status.as_u16(), call.cx.take_log(), call.cx.in_flight.take());
     let relay = Relay::new(incoming, held, lease, upload, (route.timeouts.idle, deadline), told);
     Response::from_parts(head, ProxyBody::Relay(relay))
 }

@@ -13,6 +13,8 @@ mod expired;
 pub mod explain;
 mod follow;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guard;
 mod headers;
 mod http2;
@@ -21,7 +23,9 @@ mod nonce;
 mod placeholder;
 mod relay;
 mod resolve;
+mod retry;
 mod send;
+mod signed;
 mod trailers;
 mod tunnel;
 
@@ -33,15 +37,18 @@ pub use tunnel::Tunnels;
 
 use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
 use crate::config::{ActAs, Live, Route, Snapshot};
-use crate::identity::EndUser;
+use crate::identity::{Caller, EndUser};
+use crate::limit::Counted;
+use crate::oauth::KeySets;
 use crate::provider::Registration;
 use crate::token::{Keeper, KeeperError, Own, Token};
-use crate::upstream::{Connector, Pool};
-use context::{Context, Ids};
+use crate::upstream::{Bounds, Connector, Pool};
+use context::{Context, Ids, InFlight};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use placeholder::Placeholder;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,11 +61,13 @@ const TOKEN_WAIT: Duration = Duration::from_secs(35);
 pub struct Proxy {
     live: Arc<Live>,
     keeper: Arc<Keeper>,
+    proofs: signed::Proofs,
     pool: Rc<Pool<OutBody>>,
     hops: follow::Hops,
     tunnels: Rc<Tunnels>,
     view: RefCell<Rc<View>>,
     ids: Ids,
+    in_flight: Rc<Cell<usize>>,
 }
 
 /// A config snapshot as one worker holds it, with what is prepared from it once. The inner `Rc` spares calls the shared count of the `Arc`.
@@ -113,10 +122,16 @@ struct Who<'c> {
 }
 
 impl Proxy {
-    pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, connector: Connector) -> Rc<Self> {
+    pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, key_sets: KeySets, connector: Connector) -> Rc<Self> {
         let view = RefCell::new(View::new(live.snapshot()));
         let hops = follow::Hops::new(&connector);
-        Rc::new(Proxy { live, keeper, pool: Pool::new(connector), hops, tunnels: Rc::default(), view, ids: Ids::new() })
+        let proofs = signed::Proofs::new(key_sets);
+        let pool = Pool::new(connector);
+        let tunnels = Rc::default();
+        let proxy = Proxy { live, keeper, proofs, pool, hops, tunnels, view, ids: Ids::new(), in_flight: Rc::default() };
+        let bounds = proxy.view.borrow().snapshot.bounds;
+        proxy.set_bounds(bounds);
+        Rc::new(proxy)
     }
 
     /// The upgraded connections of this worker.
@@ -124,10 +139,18 @@ impl Proxy {
         &self.tunnels
     }
 
-    /// Closes upstream connections that idled too long.
+    fn set_bounds(&self, bounds: Bounds) {
+        self.pool.set_bounds(bounds);
+        self.hops.set_bounds(bounds);
+    }
+
+    /// Closes upstream connections that idled too long, and forgets whom no limit holds back.
     pub fn sweep(&self) {
         self.pool.sweep();
         self.hops.sweep();
+        for limits in self.live.swap().load().all_routes().filter_map(|route| route.limits.as_ref()) {
+            limits.sweep();
+        }
     }
 
     /// Answers one call. Never fails: what goes wrong is told to the client as problem+json (contract §5) and to the log.
@@ -135,6 +158,13 @@ impl Proxy {
         let view = self.view();
         let cx = Context::open(&self.ids, &request);
         let (mut head, incoming) = request.into_parts();
+        match InFlight::begin(&self.in_flight, view.snapshot.bounds.calls_max) {
+            Some(in_flight) => drop(cx.in_flight.replace(Some(in_flight))),
+            None => {
+                return ProxyError::Overloaded("This worker has as many calls in flight as `upstreams.max_calls` lets it have")
+                    .into_response(&view, cx);
+            }
+        }
         if head.version == http::Version::HTTP_2
             && let Err(failed) = http2::normalise(&mut head)
         {
@@ -181,10 +211,22 @@ impl Proxy {
             None => caller,
             key => snapshot.callers.identify_with(&head.headers, peer.behind(), key),
         };
-        guard::may_call(caller.map_err(|_| ProxyError::CallerRefused("caller"))?, target.route)?;
-        let who = self.who(snapshot, target.route, &head.headers, shown.as_ref().map(|shown| &*shown.name))?;
-        if let (Some(shown), Some(_)) = (&shown, who) {
+        let caller = caller.map_err(|_| ProxyError::CallerRefused("caller"))?;
+        guard::may_call(caller, target.route)?;
+        let named = shown.as_ref().map(|shown| &*shown.name);
+        let proved = match &snapshot.end_user.jwt {
+            Some(rules) if target.route.names_end_user() => {
+                Some(self.proofs.prove(rules, snapshot.end_user.tokens(&head.headers, named)?).await?)
+            }
+            _ => None,
+        };
+        let who = self.who(snapshot, target.route, &head.headers, named, proved.as_deref())?;
+        if let (Some(shown), Some(_), None) = (&shown, who, &proved) {
             cx.named_by_placeholder(&shown.name);
+        }
+        if let Some(limits) = &target.route.limits {
+            let end_user = who.and_then(|who| who.end_user);
+            limits.admit(counted(end_user, caller), self.keeper.clock()).map_err(ProxyError::RateLimited)?;
         }
         let token = match who {
             Some(who) => Some(self.token(who, cx).await?),
@@ -195,7 +237,7 @@ impl Proxy {
             return Err(ProxyError::BadRequest("a body may have one transfer coding, and that is `chunked`"));
         }
         let end_user = who.and_then(|who| who.end_user);
-        let call = forward::Call { view, cx, head, target: &target, end_user, clock: self.keeper.clock() };
+        let call = forward::Call { view, cx, head, target: &target, end_user, clock: &**self.keeper.clock() };
         let wish = tunnel::Wish::of(target.route, head, &incoming).map(|wish| (wish, &self.tunnels));
         let (outgoing, upload) = match target.route.signs_form() && call.sends_form(token.as_deref())? {
             true => body::whole_form(incoming, view, target.route).await?,
@@ -205,7 +247,11 @@ impl Proxy {
             Some(who) => self.keeper.rejected(who.provider, who.key(), used).await,
             None => None,
         };
-        forward::forward((&self.pool, &self.hops), call, token, (outgoing, upload), wish, rejected).await
+        let fresh = async || match who {
+            Some(who) => self.token(who, cx).await.map(Some),
+            None => Ok(None),
+        };
+        forward::forward((&self.pool, &self.hops), call, token, (outgoing, upload), wish, (rejected, fresh)).await
     }
 
     /// What stands where the client's SDK wants its token, where route, listener or config say that it is the end user's name.
@@ -233,6 +279,7 @@ impl Proxy {
         route: &'c Route,
         headers: &'c HeaderMap,
         placeholder: Option<&'c str>,
+        proved: Option<&'c str>,
     ) -> Result<Option<Who<'c>>, ProxyError> {
         if route.act_as != ActAs::User {
             // No name is read, and none may be passed on that an upstream would take for one that was.
@@ -245,7 +292,10 @@ impl Proxy {
         let end_user = match route.act_as {
             ActAs::None => return Ok(None),
             ActAs::App => None,
-            ActAs::User => Some(snapshot.end_user.read_with(headers, placeholder)?),
+            ActAs::User => Some(match proved {
+                Some(name) => snapshot.end_user.proved(headers, name)?,
+                None => snapshot.end_user.read_with(headers, placeholder)?,
+            }),
         };
         Ok(Some(Who { provider, route_total: route.timeouts.total, end_user }))
     }
@@ -269,6 +319,7 @@ impl Proxy {
         let mut held = self.view.borrow_mut();
         if !Arc::ptr_eq(&current, &held.snapshot) {
             *held = View::new(Arc::clone(&current));
+            self.set_bounds(current.bounds);
         }
         Rc::clone(&held)
     }
@@ -284,6 +335,15 @@ pub fn check_guard(guard: &crate::config::Guard, peer: &Peer, head: &http::reque
         return Err(ProxyError::CallerRefused("host"));
     }
     guard::check(guard, peer, head).map(drop)
+}
+
+/// Whose call it is to `rate_limit`.
+fn counted<'c>(end_user: Option<EndUser<'c>>, caller: Option<&'c Caller>) -> Counted<'c> {
+    match (end_user, caller) {
+        (Some(end_user), _) => Counted::EndUser(end_user.name),
+        (None, Some(caller)) => Counted::Caller(&caller.name),
+        (None, None) => Counted::Anyone,
+    }
 }
 
 impl<'c> Who<'c> {

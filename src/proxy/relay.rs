@@ -1,7 +1,7 @@
 //! The answer on its way to the client: the upstream's body streamed with back-pressure, or a short one of our own.
 
 use super::body::{OutBody, Upload};
-use super::context::CallLog;
+use super::context::{CallLog, InFlight};
 use super::expect;
 use super::expired::Held;
 use super::trailers;
@@ -46,6 +46,7 @@ pub struct Relay {
     status: u16,
     bytes: u64,
     log: Option<CallLog>,
+    _in_flight: Option<InFlight>,
 }
 
 impl Relay {
@@ -55,10 +56,22 @@ impl Relay {
         lease: Lease<OutBody>,
         upload: Option<Rc<Upload>>,
         (idle, deadline): (Option<Duration>, Option<Instant>),
-        (status, log): (u16, Option<CallLog>),
+        (status, log, in_flight): (u16, Option<CallLog>, Option<InFlight>),
     ) -> Self {
-        let mut relay =
-            Relay { incoming, held, lease: Some(lease), upload, idle, deadline, timer: None, moved: false, status, bytes: 0, log };
+        let mut relay = Relay {
+            incoming,
+            held,
+            lease: Some(lease),
+            upload,
+            idle,
+            deadline,
+            timer: None,
+            moved: false,
+            status,
+            bytes: 0,
+            log,
+            _in_flight: in_flight,
+        };
         if relay.is_end_stream() {
             relay.finish(true, None);
         }

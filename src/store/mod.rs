@@ -4,6 +4,8 @@
 //! a fresh token is served from the keeper's table, and only what is missing there comes here.
 
 pub mod codec;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod keyfile;
 pub mod memory;
 pub mod record;

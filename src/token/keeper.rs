@@ -125,8 +125,8 @@ enum Boarding {
 
 impl Keeper {
     /// The wall clock that tokens are judged by.
-    pub fn clock(&self) -> &dyn Clock {
-        &*self.clock
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     /// Flights and the watch over the store run on `control`, whatever runtime the calls are on.

@@ -1,5 +1,6 @@
 //! A connected byte stream to an origin: DNS, staggered TCP connects (RFC 8305 in its simplest form), TLS with ALPN.
 
+use super::dns::{Dns, Resolved};
 use super::origin::Origin;
 use super::reach::Reach;
 use super::tls::TlsRoots;
@@ -58,6 +59,7 @@ pub struct Connector {
     roots: Arc<TlsRoots>,
     tls: Arc<ClientConfig>,
     reach: Reach,
+    dns: Dns,
 }
 
 impl std::fmt::Debug for Connector {
@@ -69,7 +71,7 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// Connects that offer HTTP/2 and HTTP/1.1 by ALPN.
     pub fn new(roots: &Arc<TlsRoots>) -> Self {
-        Connector { roots: Arc::clone(roots), tls: roots.client_config(ALPN), reach: Reach::Anywhere }
+        Connector { roots: Arc::clone(roots), tls: roots.client_config(ALPN), reach: Reach::Anywhere, dns: Dns::system() }
     }
 
     /// The same, to these addresses alone. What it connects must stay in a pool of its own, so that no connection made without the check is
@@ -110,7 +112,7 @@ impl Connector {
     }
 
     async fn connect_unbounded(&self, origin: &Origin, alpn: &'static [&'static [u8]]) -> Result<(Io, bool), ConnectError> {
-        let tcp = dial(origin.dial_host(), origin.port, self.reach).await?;
+        let tcp = dial(&self.dns, origin.dial_host(), origin.port, self.reach).await?;
         if !origin.tls {
             return Ok((Io::Plain(tcp), false));
         }
@@ -131,9 +133,26 @@ impl Connector {
     }
 }
 
-/// Tries the host's addresses, families in turn, each with a head start on the next; the first to connect wins and the others are dropped.
-async fn dial(host: &str, port: u16, reach: Reach) -> Result<TcpStream, ConnectError> {
-    let mut found = resolve(host, port).await?;
+/// A connection to one of the host's addresses. Where a remembered address is all that failed, the name is asked for anew: it may have moved.
+async fn dial(dns: &Dns, host: &str, port: u16, reach: Reach) -> Result<TcpStream, ConnectError> {
+    let found = resolve(dns, host, port, false).await?;
+    let (addresses, remembered) = (found.addresses, found.remembered);
+    let failed = match race(host, addresses.clone(), reach).await {
+        Err(failed) if remembered => failed,
+        outcome => return outcome,
+    };
+    match resolve(dns, host, port, true).await {
+        // Resolvers turn their answers about.
+        Ok(found) if !found.remembered && found.addresses.iter().any(|address| !addresses.contains(address)) => {
+            race(host, found.addresses, reach).await
+        }
+        _ => Err(failed),
+    }
+}
+
+/// Tries addresses, families in turn, each with a head start on the next; the first to connect wins and the others are dropped. What is out of
+/// reach is never dialled: the address that is judged is the one that is connected to (THREATS row 26).
+async fn race(host: &str, mut found: Vec<SocketAddr>, reach: Reach) -> Result<TcpStream, ConnectError> {
     let had_any = !found.is_empty();
     found.retain(|address| reach.allows(address.ip()));
     if had_any && found.is_empty() {
@@ -165,13 +184,12 @@ async fn dial(host: &str, port: u16, reach: Reach) -> Result<TcpStream, ConnectE
     }
 }
 
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+async fn resolve(dns: &Dns, host: &str, port: u16, anew: bool) -> Result<Resolved, ConnectError> {
     if let Some(loopback) = loopback(host, port) {
-        return Ok(loopback.to_vec());
+        return Ok(Resolved { addresses: loopback.to_vec(), remembered: false });
     }
-    let found = tokio::net::lookup_host((host, port)).await;
-    let found = found.map_err(|error| ConnectError::new(ConnectFault::Dns, format!("cannot resolve {host}: {error}")))?;
-    Ok(found.collect())
+    let found = dns.resolve(host, port, anew).await;
+    found.map_err(|why| ConnectError::new(ConnectFault::Dns, format!("cannot resolve {host}: {why}")))
 }
 
 /// The addresses of a name that is loopback whatever a resolver says (RFC 6761 §6.3): plain http to it relies on that.
@@ -262,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn loopback_names_are_never_asked_of_a_resolver() {
         for name in ["localhost", "api.localhost"] {
-            let found = resolve(name, 80).await.expect("known");
+            let found = resolve(&Dns::system(), name, 80, false).await.expect("known").addresses;
             assert!(found.iter().all(|address| address.ip().is_loopback()), "{name}: {found:?}");
         }
         assert!(loopback("localhost.evil.example", 80).is_none());
@@ -273,8 +291,43 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = taken.local_addr().expect("addr").port();
         drop(taken);
-        assert_eq!(dial("127.0.0.1", port, Reach::Anywhere).await.expect_err("closed").fault, ConnectFault::Tcp);
-        assert_eq!(dial("no-such-host.invalid", 80, Reach::Public).await.expect_err("no name").fault, ConnectFault::Dns);
+        assert_eq!(dial(&Dns::system(), "127.0.0.1", port, Reach::Anywhere).await.expect_err("closed").fault, ConnectFault::Tcp);
+        assert_eq!(dial(&Dns::system(), "no-such-host.invalid", 80, Reach::Public).await.expect_err("no name").fault, ConnectFault::Dns);
+    }
+
+    /// Fails when the addresses that are judged are not those that are dialled: a name that is public when asked first, and this machine then.
+    #[tokio::test]
+    async fn threat_26_a_name_that_changes_between_two_looks_leads_nowhere_private() {
+        let inside = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = inside.local_addr().expect("addr").port();
+        inside.set_nonblocking(true).expect("set");
+        let looks = std::sync::atomic::AtomicUsize::new(0);
+        let dns = Dns::asking(move |_| {
+            let first = looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+            Box::pin(async move { Ok(vec![if first { [192, 0, 2, 1].into() } else { [127, 0, 0, 1].into() }]) })
+        });
+        // Documentation addresses (RFC 5737) are as little public as any other of the kind.
+        assert_eq!(dial(&dns, "evil.test", port, Reach::Public).await.expect_err("refused").fault, ConnectFault::OutOfReach);
+        for anew in [false, true] {
+            let found = dns.resolve("evil.test", port, anew).await.expect("resolved");
+            assert_eq!(race("evil.test", found.addresses, Reach::Public).await.expect_err("refused").fault, ConnectFault::OutOfReach);
+        }
+        assert_eq!(dial(&dns, "evil.test", port, Reach::Public).await.expect_err("refused").fault, ConnectFault::OutOfReach);
+        assert_eq!(inside.accept().expect_err("nobody came").kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_moved_is_asked_for_anew_when_its_remembered_address_is_dead() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = server.local_addr().expect("addr").port();
+        let looks = std::sync::atomic::AtomicUsize::new(0);
+        let dns = Dns::asking(move |_| {
+            let first = looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+            // Nobody listens on the second loopback address.
+            Box::pin(async move { Ok(vec![if first { [127, 0, 0, 2].into() } else { [127, 0, 0, 1].into() }]) })
+        });
+        dns.resolve("moved.test", port, false).await.expect("resolved");
+        assert!(dial(&dns, "moved.test", port, Reach::Anywhere).await.is_ok());
     }
 
     #[tokio::test]
@@ -282,9 +335,9 @@ mod tests {
         let open = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = open.local_addr().expect("addr").port();
         for host in ["127.0.0.1", "localhost", "::1", "::ffff:127.0.0.1", "169.254.169.254", "10.0.0.1", "0.0.0.0"] {
-            assert_eq!(dial(host, port, Reach::Public).await.expect_err(host).fault, ConnectFault::OutOfReach, "{host}");
+            assert_eq!(dial(&Dns::system(), host, port, Reach::Public).await.expect_err(host).fault, ConnectFault::OutOfReach, "{host}");
         }
-        assert!(dial("127.0.0.1", port, Reach::PublicOrLoopback).await.is_ok());
-        assert!(dial("169.254.169.254", port, Reach::PublicOrLoopback).await.is_err());
+        assert!(dial(&Dns::system(), "127.0.0.1", port, Reach::PublicOrLoopback).await.is_ok());
+        assert!(dial(&Dns::system(), "169.254.169.254", port, Reach::PublicOrLoopback).await.is_err());
     }
 }

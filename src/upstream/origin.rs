@@ -1,5 +1,6 @@
 //! An upstream's origin, interned so that a pool finds its idle connections by a small number.
 
+use super::circuit::Circuit;
 use super::identity::TlsIdentity;
 use super::trust::Trust;
 use http::HeaderValue;
@@ -28,6 +29,8 @@ pub struct Origin {
     pub identity: Option<Arc<TlsIdentity>>,
     /// Whom its connections trust, where that is not the machine's roots.
     pub trust: Option<Arc<Trust>>,
+    /// One for all equal origins, so that a reload keeps what is known of the upstream.
+    pub circuit: Circuit,
 }
 
 /// A host and port that cannot stand in a URL's authority.
@@ -38,7 +41,16 @@ pub struct BadHost(pub String);
 /// Whether by TLS, the authority, and the numbers of the certificate and the trust.
 type Reached = (bool, String, u32, u32);
 
-static IDS: LazyLock<Mutex<HashMap<Reached, u32>>> = LazyLock::new(Mutex::default);
+/// Places remembered: connections' values may name any number of them.
+const KNOWN_MAX: usize = 65_536;
+
+#[derive(Default)]
+struct Interned {
+    next: u32,
+    known: HashMap<Reached, (OriginId, Circuit)>,
+}
+
+static INTERNED: LazyLock<Mutex<Interned>> = LazyLock::new(Mutex::default);
 
 impl Origin {
     /// The origin `https://host:port` (`http://` without `tls`).
@@ -47,7 +59,7 @@ impl Origin {
     /// When `host` is none.
     pub fn new(tls: bool, host: &str, port: u16) -> Result<Arc<Origin>, BadHost> {
         let mut origin = Origin::numbered(OriginId(0), tls, host, port)?;
-        origin.id = origin.interned();
+        origin.intern();
         Ok(Arc::new(origin))
     }
 
@@ -65,14 +77,14 @@ impl Origin {
         }
         let authority: Authority = text.parse().map_err(|_| bad())?;
         let host_header = HeaderValue::from_str(&text).map_err(|_| bad())?;
-        Ok(Origin { id, tls, host: host.into(), port, authority, host_header, identity: None, trust: None })
+        Ok(Origin { id, tls, host: host.into(), port, authority, host_header, identity: None, trust: None, circuit: Circuit::default() })
     }
 
     /// The same place, called with this certificate or none: to a pool it is another. Without TLS there is nothing to show it on.
     #[must_use]
     pub fn called_as(&self, identity: Option<&Arc<TlsIdentity>>) -> Arc<Origin> {
         let mut origin = Origin { identity: identity.filter(|_| self.tls).cloned(), ..self.clone() };
-        origin.id = origin.interned();
+        origin.intern();
         Arc::new(origin)
     }
 
@@ -80,15 +92,15 @@ impl Origin {
     #[must_use]
     pub fn trusting(&self, trust: Option<&Arc<Trust>>) -> Arc<Origin> {
         let mut origin = Origin { trust: trust.filter(|_| self.tls).cloned(), ..self.clone() };
-        origin.id = origin.interned();
+        origin.intern();
         Arc::new(origin)
     }
 
-    /// The number of this place, reached in this way.
-    fn interned(&self) -> OriginId {
+    /// Finds the number of this place, reached in this way, and what is known of it.
+    fn intern(&mut self) {
         let identity = self.identity.as_ref().map_or(0, |identity| identity.number());
         let trust = self.trust.as_ref().map_or(0, |trust| trust.number());
-        id_of((self.tls, self.authority.as_str().to_owned(), identity, trust))
+        (self.id, self.circuit) = known_as((self.tls, self.authority.as_str().to_owned(), identity, trust));
     }
 
     pub fn scheme(&self) -> Scheme {
@@ -107,11 +119,19 @@ impl Origin {
     }
 }
 
-fn id_of(reached: Reached) -> OriginId {
-    // Taken at config load alone; never on the path of a call.
-    let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
-    let next = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-    OriginId(*ids.entry(reached).or_insert(next))
+fn known_as(reached: Reached) -> (OriginId, Circuit) {
+    // Taken at config load, and once a token where a connection's values choose the host; never on the path of a call otherwise.
+    let mut interned = INTERNED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Interned { next, known } = &mut *interned;
+    if known.len() >= KNOWN_MAX {
+        // No number is given twice: what is forgotten and comes again is another place to the pools, and no more than that.
+        known.clear();
+    }
+    let (id, circuit) = known.entry(reached).or_insert_with(|| {
+        *next += 1;
+        (OriginId(*next), Circuit::default())
+    });
+    (*id, circuit.clone())
 }
 
 #[cfg(test)]

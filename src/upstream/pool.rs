@@ -1,36 +1,40 @@
 //! One worker's connections to upstreams: idle HTTP/1.1 connections in a stack per origin, one shared HTTP/2 connection per origin.
 //!
 //! A pool belongs to one thread, so that it needs no lock and a response wakes no other core. A sender goes back when its response body has
-//! ended and its request body is through; hyper then still needs one turn of its connection task, for which the next checkout waits.
+//! ended and its request body is through; hyper then still needs one turn of its connection task, for which the next checkout waits. Who finds
+//! no connection and may open no further one waits in line (`pool/place.rs`).
 //! Deliberately absent: any retry of a request that may have been seen by the upstream. That is the proxy's decision.
 
+use super::bounds::Bounds;
 use super::connect::{ConnectError, Connector, Io};
 use super::origin::{Origin, OriginId};
 use super::upgrade::{self, Upgrades};
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use place::{Idle, Permit, Place, Turn};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Idle connections kept per origin and worker.
-const IDLE_MAX: usize = 128;
-/// An idle connection older than this is closed: most servers and load balancers keep theirs for 60 s or longer.
-const IDLE_FOR: Duration = Duration::from_secs(50);
+mod place;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// What is given up before the upstream does, so that no call meets its close.
+const CLOCKS_APART: Duration = Duration::from_secs(1);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How far a send has come, for whoever waits on it: connecting has a time limit of its own.
+/// How far a send has come, for whoever waits on it: connecting has a time limit of its own, and so has the wait for a connection.
 #[derive(Debug, Default)]
 pub struct Stage {
     connecting: Cell<bool>,
@@ -61,32 +65,47 @@ impl Stage {
 pub enum SendFault {
     /// No connection: nothing was sent.
     Connect(ConnectError),
+    /// All connections that the upstream may have are in use, and so are the places in line, or the wait was too long. Nothing was sent.
+    Busy,
     /// A connection that had idled was closed before it gave any part of an answer. The upstream has most likely not seen the request, yet
     /// may have: safe to repeat only where the method is idempotent.
     Stale,
+    /// Over HTTP/2 the upstream said that it did not process the request (RFC 9113 §8.7): safe to repeat whatever it is.
+    Refused,
     /// The connection broke, or what came back is no HTTP.
     Broken(hyper::Error),
+}
+
+/// A failed send, with the body where none of it was sent.
+#[derive(Debug)]
+pub struct Unsent<B> {
+    pub fault: SendFault,
+    pub body: Option<B>,
+}
+
+impl<B> From<SendFault> for Unsent<B> {
+    fn from(fault: SendFault) -> Self {
+        Unsent { fault, body: None }
+    }
 }
 
 /// A worker's pool; `B` is the request body it sends.
 pub struct Pool<B> {
     connector: Connector,
-    origins: RefCell<HashMap<OriginId, Connections<B>>>,
-}
-
-struct Connections<B> {
-    idle: Vec<Idle<B>>,
-    h2: Option<http2::SendRequest<B>>,
-}
-
-struct Idle<B> {
-    sender: http1::SendRequest<B>,
-    since: Instant,
+    bounds: Cell<Bounds>,
+    places: RefCell<HashMap<OriginId, Rc<Place<B>>>>,
 }
 
 /// The right to give an HTTP/1.1 connection back once its response is through; dropping it closes the connection.
 pub struct Lease<B> {
-    held: Option<(http1::SendRequest<B>, Weak<Pool<B>>, OriginId)>,
+    held: Option<Held<B>>,
+}
+
+struct Held<B> {
+    sender: http1::SendRequest<B>,
+    permit: Permit<B>,
+    /// How long the connection may idle.
+    keep: Duration,
 }
 
 impl<B> std::fmt::Debug for Pool<B> {
@@ -101,32 +120,21 @@ impl<B> std::fmt::Debug for Lease<B> {
     }
 }
 
-impl<B> Lease<B> {
+impl<B: 'static> Lease<B> {
     /// Puts the connection back for the next call. To be called only when the response body has ended and the request body is through.
     pub fn give_back(mut self) {
-        if let Some((sender, pool, origin)) = self.held.take()
-            && let Some(pool) = pool.upgrade()
+        if let Some(Held { sender, permit, keep }) = self.held.take()
             && !sender.is_closed()
         {
-            let mut origins = pool.origins.borrow_mut();
-            let idle = &mut origins.entry(origin).or_default().idle;
-            if idle.len() < IDLE_MAX {
-                idle.push(Idle { sender, since: Instant::now() });
-            }
+            permit.keep(|permit| Idle { sender, until: Instant::now() + keep, permit });
         }
     }
 }
 
 impl<B> Lease<B> {
-    /// One of a connection that belongs to no pool: it is never given back.
-    pub(super) fn of_none(sender: http1::SendRequest<B>, origin: OriginId) -> Self {
-        Lease { held: Some((sender, Weak::new(), origin)) }
-    }
-}
-
-impl<B> Default for Connections<B> {
-    fn default() -> Self {
-        Connections { idle: Vec::new(), h2: None }
+    /// Of a connection that belongs to no pool.
+    pub(super) fn none() -> Self {
+        Lease { held: None }
     }
 }
 
@@ -143,7 +151,7 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
 }
 
 enum Sender<B> {
-    H1(http1::SendRequest<B>),
+    H1(Idle<B>),
     H2(http2::SendRequest<B>),
 }
 
@@ -157,7 +165,16 @@ where
     }
 
     pub fn new(connector: Connector) -> Rc<Self> {
-        Rc::new(Pool { connector, origins: RefCell::default() })
+        Rc::new(Pool { connector, bounds: Cell::default(), places: RefCell::default() })
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        self.bounds.get()
+    }
+
+    /// For connections from now on; those that stand are kept.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.set(bounds);
     }
 
     /// Sends a request whose URI is in origin form and whose `Host` is set, on an idle connection or a new one.
@@ -172,19 +189,36 @@ where
         connect_within: Option<Duration>,
         stage: &Stage,
         mut request: Request<B>,
-    ) -> Result<(Response<Incoming>, Lease<B>), SendFault> {
+    ) -> Result<(Response<Incoming>, Lease<B>), Unsent<B>> {
         if request.extensions().get::<Upgrades>().is_some() {
             return self.send_upgrade(origin, connect_within, stage, request).await;
         }
-        while let Some(sender) = self.checkout(origin.id) {
+        let place = self.place(origin.id);
+        loop {
+            let sender = match place.checkout() {
+                Some(sender) => sender,
+                None => {
+                    stage.connecting.set(true);
+                    let turn = place.turn(&self.bounds.get()).await;
+                    stage.connecting.set(false);
+                    stage.connected.set(Some(Instant::now()));
+                    match turn {
+                        Some(Turn::Open(permit)) => return self.send_on_new(&place, permit, origin, connect_within, stage, request).await,
+                        Some(Turn::Take(idle)) => Sender::H1(idle),
+                        // A shared connection came about meanwhile.
+                        Some(Turn::Look) => continue,
+                        None => return Err(Unsent { fault: SendFault::Busy, body: Some(request.into_body()) }),
+                    }
+                }
+            };
             let sent = match sender {
-                Sender::H1(mut sender) => {
+                Sender::H1(Idle { mut sender, permit, .. }) => {
                     if !sender.is_ready() && sender.ready().await.is_err() {
                         continue;
                     }
                     to_h1(&mut request);
                     let sent = sender.try_send_request(request).await;
-                    sent.map(|response| (response, self.lease(sender, origin.id)))
+                    sent.map(|response| self.leased(response, sender, permit))
                 }
                 Sender::H2(mut sender) => {
                     to_h2(&mut request, origin);
@@ -196,25 +230,29 @@ where
                 Ok(done) => return Ok(done),
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(fault(failed.into_error(), true)),
+                    None => return Err(fault(failed.into_error(), true).into()),
                 },
             }
         }
-        self.send_on_new(origin, connect_within, stage, request).await
     }
 
     async fn send_on_new(
         self: &Rc<Self>,
+        place: &Rc<Place<B>>,
+        permit: Permit<B>,
         origin: &Origin,
         connect_within: Option<Duration>,
         stage: &Stage,
         mut request: Request<B>,
-    ) -> Result<(Response<Incoming>, Lease<B>), SendFault> {
+    ) -> Result<(Response<Incoming>, Lease<B>), Unsent<B>> {
         let connected = stage.during(self.connector.connect(origin, connect_within)).await;
-        let (io, h2) = connected.map_err(SendFault::Connect)?;
+        let (io, h2) = match connected {
+            Ok(connected) => connected,
+            Err(error) => return Err(Unsent { fault: SendFault::Connect(error), body: Some(request.into_body()) }),
+        };
         let broken = |error| fault(error, false);
         if h2 {
-            let mut sender = self.shared_h2(origin.id, io).await.map_err(broken)?;
+            let mut sender = shared_h2(place, permit, io).await.map_err(broken)?;
             to_h2(&mut request, origin);
             let response = sender.send_request(request).await.map_err(broken)?;
             return Ok((response, Lease { held: None }));
@@ -227,74 +265,81 @@ where
         });
         to_h1(&mut request);
         let response = sender.send_request(request).await.map_err(broken)?;
-        Ok((response, self.lease(sender, origin.id)))
+        Ok(self.leased(response, sender, permit))
     }
 
-    /// The origin's shared HTTP/2 connection: this new one, unless another call's connect was there first.
-    async fn shared_h2(self: &Rc<Self>, origin: OriginId, io: Io) -> Result<http2::SendRequest<B>, hyper::Error> {
-        if let Some(Sender::H2(sender)) = self.checkout(origin) {
-            return Ok(sender);
-        }
-        let (sender, connection) = http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .adaptive_window(true)
-            .keep_alive_interval(Some(Duration::from_secs(30)))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(io))
-            .await?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream HTTP/2 connection ended");
-            }
-        });
-        self.origins.borrow_mut().entry(origin).or_default().h2 = Some(sender.clone());
-        Ok(sender)
+    fn leased(&self, response: Response<Incoming>, sender: http1::SendRequest<B>, permit: Permit<B>) -> (Response<Incoming>, Lease<B>) {
+        let keep = self.bounds.get().idle;
+        let keep = told_to_keep(response.headers()).map_or(keep, |told| told.min(keep));
+        (response, Lease { held: Some(Held { sender, permit, keep }) })
     }
 
-    fn lease(self: &Rc<Self>, sender: http1::SendRequest<B>, origin: OriginId) -> Lease<B> {
-        Lease { held: Some((sender, Rc::downgrade(self), origin)) }
-    }
-
-    /// The freshest idle connection that is not known to be closed.
-    fn checkout(&self, origin: OriginId) -> Option<Sender<B>> {
-        let mut origins = self.origins.borrow_mut();
-        let connections = origins.get_mut(&origin)?;
-        if let Some(h2) = &connections.h2 {
-            if !h2.is_closed() {
-                return Some(Sender::H2(h2.clone()));
-            }
-            connections.h2 = None;
-        }
-        while let Some(idle) = connections.idle.pop() {
-            if !idle.sender.is_closed() && idle.since.elapsed() < IDLE_FOR {
-                return Some(Sender::H1(idle.sender));
-            }
-        }
-        None
+    fn place(&self, origin: OriginId) -> Rc<Place<B>> {
+        Rc::clone(self.places.borrow_mut().entry(origin).or_default())
     }
 
     /// Lets go of an origin's idle connections: when one turned out dead under a call, its like are most likely dead too.
     pub fn distrust(&self, origin: &Origin) {
-        if let Some(connections) = self.origins.borrow_mut().get_mut(&origin.id) {
-            connections.idle.clear();
-            connections.h2.take_if(|h2| h2.is_closed());
+        if let Some(place) = self.places.borrow().get(&origin.id) {
+            place.distrust();
         }
     }
 
     /// Closes what has idled too long; called by the worker every few seconds.
     pub fn sweep(&self) {
-        self.origins.borrow_mut().retain(|_, connections| {
-            connections.idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_FOR);
-            connections.h2.take_if(|h2| h2.is_closed());
-            !connections.idle.is_empty() || connections.h2.is_some()
-        });
+        self.places.borrow_mut().retain(|_, place| place.sweep());
     }
 }
 
+/// The origin's shared HTTP/2 connection: this new one, unless another call's connect was there first.
+async fn shared_h2<B>(place: &Rc<Place<B>>, permit: Permit<B>, io: Io) -> Result<http2::SendRequest<B>, hyper::Error>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    if let Some(sender) = place.h2() {
+        return Ok(sender);
+    }
+    let (sender, connection) = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .adaptive_window(true)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(io))
+        .await?;
+    tokio::task::spawn_local(async move {
+        let _counted = permit;
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an upstream HTTP/2 connection ended");
+        }
+    });
+    place.share(sender.clone());
+    Ok(sender)
+}
+
+/// How long the upstream says that it keeps an idle connection (`Keep-Alive: timeout=5`), less what clocks and wires are apart.
+fn told_to_keep(headers: &HeaderMap) -> Option<Duration> {
+    let told = headers.get(KEEP_ALIVE)?.to_str().ok()?;
+    let timeout = told.split(',').find_map(|part| part.trim().strip_prefix("timeout="))?;
+    Some(Duration::from_secs(timeout.trim().parse().ok()?).saturating_sub(CLOCKS_APART))
+}
+
 fn fault(error: hyper::Error, reused: bool) -> SendFault {
+    if is_refused(&error) {
+        return SendFault::Refused;
+    }
     let closed = error.is_timeout() || error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_reset(&error);
     if reused && closed { SendFault::Stale } else { SendFault::Broken(error) }
+}
+
+/// A stream that was refused, or is above the last one that a GOAWAY without a fault names.
+fn is_refused(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR)
+    })
 }
 
 /// A server that closes an idle connection just as a request arrives leaves it unread, and its kernel answers with a reset.

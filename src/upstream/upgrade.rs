@@ -1,7 +1,7 @@
 //! Connections that are to become tunnels: HTTP/1.1 alone, each new, and never anyone else's afterwards.
 
 use super::origin::Origin;
-use super::pool::{Lease, Pool, SendFault, Stage};
+use super::pool::{Lease, Pool, SendFault, Stage, Unsent};
 use bytes::Bytes;
 use http::header::EXPECT;
 use http::{Request, Response};
@@ -104,16 +104,19 @@ where
     /// `hyper::upgrade::OnUpgrade` to say.
     ///
     /// # Errors
-    /// As [`Pool::send`], but never [`SendFault::Stale`].
+    /// As [`Pool::send`], but never [`SendFault::Stale`], and without the bounds of pools: a tunnel holds no place that calls wait for.
     pub(super) async fn send_upgrade(
         self: &Rc<Self>,
         origin: &Origin,
         connect_within: Option<Duration>,
         stage: &Stage,
         mut request: Request<B>,
-    ) -> Result<(Response<Incoming>, Lease<B>), SendFault> {
+    ) -> Result<(Response<Incoming>, Lease<B>), Unsent<B>> {
         let connected = stage.during(self.connector().connect_h1(origin, connect_within)).await;
-        let io = connected.map_err(SendFault::Connect)?;
+        let io = match connected {
+            Ok(io) => io,
+            Err(error) => return Err(Unsent { fault: SendFault::Connect(error), body: Some(request.into_body()) }),
+        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(SendFault::Broken)?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
@@ -122,6 +125,6 @@ where
         });
         super::pool::to_h1(&mut request);
         let response = sender.send_request(request).await.map_err(SendFault::Broken)?;
-        Ok((response, Lease::of_none(sender, origin.id)))
+        Ok((response, Lease::none()))
     }
 }

@@ -116,6 +116,7 @@ async fn threat_24_a_return_url_that_is_not_the_apps_makes_no_session() {
     session(&world, json!({"return_url": format!("{RETURN}?order=7")})).await;
 }
 
+/// Without the same guard on the admin listener, and without the judgement of `Origin` on the form, a page could make connections in a user's name.
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_25_no_web_page_reaches_the_admin_api_or_posts_the_connect_form() {
     let world = plan().start().await;

@@ -58,6 +58,7 @@ pub struct Plan {
     store: &'static str,
     admin: String,
     tls: Arc<TlsRoots>,
+    workers: usize,
 }
 
 /// A running Attaché and its sandbox.
@@ -87,6 +88,7 @@ impl Plan {
             store: "{memory: {}, encryption_key_file: ./attache.key}",
             admin: format!("admin: {{token: {ADMIN_TOKEN}}}\n"),
             tls: TlsRoots::with_roots(Vec::new()),
+            workers: 2,
         }
     }
 
@@ -159,6 +161,12 @@ impl Plan {
         self
     }
 
+    /// How many there are; which one a connection comes to is the kernel's choice.
+    pub fn workers(mut self, count: usize) -> Plan {
+        self.workers = count;
+        self
+    }
+
     pub fn yaml(&self, sandbox: SocketAddr) -> String {
         let hosts: Vec<String> = self.token_hosts.iter().chain([&sandbox.to_string()]).map(|host| format!("\"{host}\"")).collect();
         let Plan { listen, top, provider, providers, token_url, routes, store, admin, .. } = self;
@@ -185,7 +193,7 @@ impl Plan {
             environment: Arc::new(|_| None),
             clock: Arc::new(clock.clone()),
             tls: self.tls,
-            workers: NonZeroUsize::new(2),
+            workers: NonZeroUsize::new(self.workers),
         };
         let running = app::start(settings.clone()).await.unwrap_or_else(|error| panic!("attache starts: {error}"));
         let (proxy, public, admin) = (running.proxy[0], running.public[0], running.admin[0]);

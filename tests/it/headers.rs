@@ -66,6 +66,7 @@ async fn repeated_headers_and_their_order_are_kept() {
     assert_eq!(answer.headers.get_all("x-many").iter().collect::<Vec<_>>(), ["1", "2"]);
 }
 
+/// Without `EndUserRules::refuse_twins` the twin would be one more header of the client's, and go upstream beside the token.
 #[tokio::test]
 async fn threat_01_underscore_twins_are_refused() {
     let (world, upstream) = world("", "").await;
@@ -88,6 +89,7 @@ async fn threat_01_underscore_twins_are_refused_on_routes_as_nobody() {
     assert_eq!(upstream.seen().len(), 0);
 }
 
+/// Without `check_name`, or with the first of several lines taken, each of these would be somebody's call.
 #[tokio::test]
 async fn threat_02_a_name_that_two_could_read_differently_is_refused() {
     let (world, upstream) = world("", "").await;
@@ -122,6 +124,8 @@ async fn threat_02_a_name_that_two_could_read_differently_is_refused() {
     assert_eq!(upstream.seen().len(), 0);
 }
 
+/// Identity is read before `Connection` is honoured, and the token goes on after: in any other order what it names would be gone. With its first line
+/// read alone, `X-One` or `X-Two` would go upstream.
 #[tokio::test]
 async fn threat_03_connection_takes_neither_the_name_nor_the_token_away() {
     let (world, upstream) = world("", "    headers: {set: {X-From-Route: \"yes\"}}\n").await;
@@ -170,6 +174,7 @@ async fn threat_04_no_header_changes_the_route() {
     }
 }
 
+/// Without the removal of what stands in the attach place, and of `Authorization` whatever the place, the client's own would go upstream.
 #[tokio::test]
 async fn threat_12_the_clients_own_authorization_is_replaced_and_never_taken_for_a_name() {
     let (world, upstream) = world("", "").await;
@@ -220,6 +225,8 @@ async fn a_routes_own_headers_go_on() {
     assert!(seen.all("user-agent").is_empty());
 }
 
+/// Without the removal of both headers, a cookie jar in the app would carry one user's session into another's call; without `Vary` a cache would
+/// answer one with what is the other's.
 #[tokio::test]
 async fn threat_41_cookies_stay_out_unless_asked_for_and_vary_is_on_every_answer() {
     let answered = "Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nVary: Accept\r\n";
@@ -284,6 +291,7 @@ async fn a_trace_is_carried_or_begun() {
     assert_eq!(begun.split('-').map(str::len).collect::<Vec<_>>(), [2, 32, 16, 2], "{begun}");
 }
 
+/// Without `guard::check` a page that the browser has open, or a name that an attacker points at 127.0.0.1, would be answered with a user's data.
 #[tokio::test]
 async fn threat_25_no_web_page_reaches_a_users_tokens() {
     let (world, upstream) = world("", "").await;
@@ -343,6 +351,7 @@ async fn hosts_and_origins_that_the_config_names_may_call() {
     }
 }
 
+/// Without `Callers::identify` any process of the machine could call; without `guard::may_call` each caller could use every route.
 #[tokio::test]
 async fn threat_39_callers_with_keys_keep_others_out() {
     let hash = |key: &str| {

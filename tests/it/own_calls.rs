@@ -127,6 +127,29 @@ async fn q56_an_edited_host_gets_no_token() {
     assert_eq!((a.seen().len(), b.seen().len()), (1, 1));
 }
 
+/// Whether a host is loopback is known only with the connection's value, so it is the call that is refused, not the config. The defence is
+/// `secure` in `OriginTemplate::origin`.
+#[tokio::test]
+async fn a_connections_own_host_gets_no_token_over_plain_http_unless_the_route_says_so() {
+    // A name that is nobody's (RFC 6761 §6.4).
+    let away = "api.away.invalid:8080";
+    let values = format!("    metadata:\n      api: {{from: reply.api, kind: host, hosts: [127.0.0.1, '{away}']}}\n");
+    let api = Upstream::plain().await;
+    let routes = "  - {match: '/own/{*rest}', provider: sandbox, upstream: 'http://{api}/{rest}'}
+  - {match: '/open/{*rest}', provider: sandbox, upstream: 'http://{api}/{rest}', allow_plain_http: true}\n";
+    let plan = Plan::new().token_host(api.address).token_name(away).provider(&values).routes(routes);
+    let world = plan.start().await;
+    connect(&world, MEGAN, json!({"api": api.address.to_string()})).await;
+    world.get("/own/x").await.is_ok();
+    patch(&world, MEGAN, json!({"api": away})).await;
+    let refused = world.get("/own/x").await;
+    refused.is_problem("reconnect-required", 401, "http_request_denied");
+    assert!(refused.text().contains("a host that its tokens may not be sent to"), "{}", refused.text());
+    // The value itself is fine: where the route allows it, the call gets as far as looking for the host.
+    world.get("/open/x").await.is_problem("upstream-unreachable", 502, "destination_unavailable");
+    assert_eq!(api.seen().len(), 1);
+}
+
 #[tokio::test]
 async fn q56_nothing_of_a_request_chooses_the_host() {
     let (world, a, _b, stranger) = three("").await;

@@ -60,6 +60,7 @@ async fn two_names_that_differ_and_names_that_are_none_are_refused() {
     assert_eq!(api.connections(), 0);
 }
 
+/// Without the question whether a placeholder is on, whoever sends an `Authorization` would choose the end user.
 #[tokio::test]
 async fn threat_12_it_names_nobody_where_it_is_off() {
     let bearer = format!("Bearer {MEGAN}");

@@ -72,6 +72,13 @@ impl Process {
         u64::from_str_radix(caught.trim(), 16).expect("a mask") >> (signal.as_raw() - 1) & 1 == 1
     }
 
+    /// Its memory in use, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running program");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("there");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Where it listens, once it is ready: the proxy's address and the admin's.
     pub async fn ready(&mut self) -> (SocketAddr, SocketAddr) {
         let mut ended = None;

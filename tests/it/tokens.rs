@@ -328,6 +328,7 @@ async fn threat_28_a_deleted_connection_is_gone_with_the_next_call() {
     }
 }
 
+/// With half the tokens to be refreshed first, all at once: a flight or a slot that was shared by two keys would show as another's answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_10_users_are_never_mixed() {
     let world = World::start().await;
@@ -399,6 +400,7 @@ async fn threat_34_a_clock_set_back_brings_no_storm_and_no_expired_token() {
     assert_eq!((counters.token_posts, counters.api_rejected), (1, 0));
 }
 
+/// Without the record of misses, or with a refresh begun before a connection is known, the provider would hear of each name.
 #[tokio::test]
 async fn threat_45_unknown_users_by_the_thousand_ask_the_provider_nothing() {
     let world = World::connected().await;

@@ -5,6 +5,8 @@
 //! nonce of its own, and whoever sends a request again signs it again. Deliberately absent: checking signatures, which is a server's work.
 
 mod base_string;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod key;
 
 pub use base_string::{Form, Signed};

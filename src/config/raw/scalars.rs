@@ -51,6 +51,8 @@ scalar!(StateRule, {"anyOf": [{"enum": ["required", "cookie", "cookie_on_error"]
 scalar!(ValueKind, {"anyOf": [{"enum": ["text", "label", "host", "origin"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Credential, {"anyOf": [{"enum": ["consent", "api_key", "password"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(KeyAlgorithm, {"anyOf": [{"enum": ["RS256", "ES256", "ES384", "EdDSA", "PS256", "RS384", "RS512", "PS384", "PS512"]}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(RateText, {"type": "string", "pattern": "^\\s*[0-9]+\\s*/\\s*([0-9]+\\s*[a-zA-Z]+|[a-zA-Z]+)\\s*$|\\$\\{", "examples": ["10/s", "100/m", "1000/h", "50/30s"]});
+scalar!(JwtAlgorithm, {"anyOf": [{"enum": ["ES256", "ES384", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA", "HS256", "HS384", "HS512"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Verified, {"enum": ["full", "partial"]});
 scalar!(ActAs, {"anyOf": [{"enum": ["user", "app", "none"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Cookies, {"anyOf": [{"enum": ["strip", "pass"]}, {"type": "string", "pattern": "\\$\\{"}]});
@@ -59,6 +61,7 @@ scalar!(OAuth1Signature, {"anyOf": [{"enum": ["HMAC-SHA1", "HMAC-SHA256", "RSA-S
 scalar!(Follow, {"anyOf": [{"enum": ["no", "no_token", false]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Anything, {});
 scalar!(False, {"const": false});
-scalar!(Zero, {"const": 0});
+scalar!(Off, {"enum": ["off", false]});
+scalar!(RetryWord, {"anyOf": [{"enum": ["connect", "reset", "timeout"]}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Allow, {"enum": ["connect", "read", "write", "tokens"]});
 scalar!(Category, {"type": "string", "examples": ["storage", "photos", "productivity", "social", "identity", "finance", "media", "crm", "development", "communication", "gaming", "marketing", "ecommerce", "design", "fitness", "travel", "maps", "other"]});

@@ -144,9 +144,9 @@ async fn what_another_replica_wrote_is_used() {
     assert_eq!(world.posts(), 1);
 }
 
-/// THREATS row 45.
+/// Without the record of misses each call would read the store; without `MISSES_MAX`, or with a slot kept for each name, memory would grow.
 #[tokio::test]
-async fn unknown_end_users_cost_one_look_up_and_no_memory() {
+async fn threat_45_unknown_end_users_cost_one_look_up_and_no_memory() {
     let world = World::empty().await;
     let calls: Vec<_> = (0..1000).map(|_| world.spawn()).collect();
     for outcome in join_all(calls).await {

@@ -184,7 +184,7 @@ async fn a_token_that_another_process_minted_first_is_used() {
 
 /// THREATS row 45, for exchanges: a name that the source does not know leaves no record and no slot.
 #[tokio::test]
-async fn names_made_up_cost_no_memory() {
+async fn threat_45_names_made_up_cost_no_memory() {
     let world = World::empty().await;
     let (exchanging, _) = world.exchanging();
     for user in 0..12_000 {
