@@ -6,7 +6,7 @@ use super::{View, trailers};
 use crate::attach::oauth1;
 use crate::config::Route;
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
+use http::header::{HeaderMap, TRANSFER_ENCODING};
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -117,6 +117,16 @@ impl Upload {
             parts.push(part.clone());
         }
         Ok(())
+    }
+}
+
+/// Whether a body has another coding than one `chunked`: what it means is not for us to say (RFC 9112 §6.1).
+pub(super) fn is_coded(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => false,
+        (Some(one), None) => !one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        _ => true,
     }
 }
 

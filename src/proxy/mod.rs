@@ -45,6 +45,7 @@ use crate::token::{Keeper, KeeperError, Own, Token};
 use crate::upstream::{Bounds, Connector, Pool};
 use context::{Context, Ids, InFlight};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use placeholder::Placeholder;
 use std::cell::{Cell, RefCell};
@@ -170,7 +171,14 @@ impl Proxy {
         }
         match self.run(&view, &peer, &cx, &head, incoming).await {
             Ok(response) => response,
-            Err(failed) => failed.into_response(&view, cx),
+            Err(failed) => {
+                let mut refused = failed.into_response(&view, cx);
+                // Where such a body ends is what its sender and we may see differently.
+                if body::is_coded(&head.headers) {
+                    refused.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                refused
+            }
         }
     }
 
@@ -224,6 +232,9 @@ impl Proxy {
             None => None,
         };
         send::refuse_body(target.route, &incoming)?;
+        if !incoming.is_end_stream() && body::is_coded(&head.headers) {
+            return Err(ProxyError::BadRequest("a body may have one transfer coding, and that is `chunked`"));
+        }
         let end_user = who.and_then(|who| who.end_user);
         let call = forward::Call { view, cx, head, target: &target, end_user, clock: &**self.keeper.clock() };
         let wish = tunnel::Wish::of(target.route, head, &incoming).map(|wish| (wish, &self.tunnels));

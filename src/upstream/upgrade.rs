@@ -104,7 +104,7 @@ where
     /// `hyper::upgrade::OnUpgrade` to say.
     ///
     /// # Errors
-    /// As [`Pool::send`], but never [`SendFault::Stale`].
+    /// As [`Pool::send`], but never [`SendFault::Stale`], and without the bounds of pools: a tunnel holds no place that calls wait for.
     pub(super) async fn send_upgrade(
         self: &Rc<Self>,
         origin: &Origin,

@@ -216,6 +216,23 @@ async fn threat_01_what_passes_as_no_header_passes_as_no_trailer() {
     }
 }
 
+/// Taken out, the refusal of codings besides `chunked` would fail it: the body would go on still coded, and say nothing of it.
+#[tokio::test]
+async fn threat_11_a_body_of_another_coding_is_refused_and_its_connection_closed() {
+    let upstream = Upstream::plain().await;
+    let world = Plan::new().up(upstream.address, "").start().await;
+    world.connect(MEGAN).await;
+    for lines in ["gzip, chunked", "chunked, chunked", "chunked\r\nTransfer-Encoding: chunked", "gzip\r\nTransfer-Encoding: chunked"] {
+        let next = format!("GET /up/next HTTP/1.1\r\nHost: localhost\r\nX-End-User: {MEGAN}\r\n\r\n");
+        let head = format!("POST /up/x HTTP/1.1\r\nHost: localhost\r\nX-End-User: {MEGAN}\r\nTransfer-Encoding: {lines}\r\n\r\n");
+        let mut raw = Raw::open(world.proxy).await;
+        raw.send(format!("{head}5\r\nhello\r\n0\r\n\r\n{next}")).await;
+        assert_eq!(raw.answer().await.map(|answer| answer.status), Some(400), "{lines}");
+        assert!(raw.rest().await.is_empty(), "{lines}");
+    }
+    assert!(upstream.seen().is_empty());
+}
+
 #[tokio::test]
 async fn threat_11_two_equal_lengths_go_on_as_one() {
     let upstream = Upstream::plain().await;
