@@ -2,9 +2,12 @@
 
 use crate::harness::*;
 use crate::upstream::{Reply, Seen, Upstream};
-use crate::wire::{Raw, call, empty, request, whole};
+use crate::wire::{call, empty, request, whole};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::net::TcpStream;
 
 /// Answers the first `count` requests by `first`, then with a short 200.
 async fn failing(count: usize, first: &'static str) -> Upstream {
@@ -110,19 +113,25 @@ async fn threat_9_a_retry_follows_no_redirect() {
     assert_eq!(upstream.seen().len(), 1);
 }
 
+/// Over HTTP/2, where a client that is gone is known at once; over HTTP/1.1 it looks like one that has shut its side and waits.
 #[tokio::test]
 async fn a_client_that_is_gone_ends_the_attempts() {
     const SOON: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 2\r\n\r\n";
     let upstream = failing(9, SOON).await;
     let world = world(&upstream, "    retry: {attempts: 9}\n").await;
-    let mut raw = Raw::open(world.proxy).await;
-    raw.send(format!("GET /up/x HTTP/1.1\r\nHost: localhost\r\nX-End-User: {MEGAN}\r\n\r\n")).await;
+    let ask = |path: &str| request("GET", path).header("x-end-user", MEGAN).body(empty()).expect("a request");
+    let stream = TokioIo::new(TcpStream::connect(world.proxy).await.expect("connected"));
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let url = http::Uri::builder().scheme("http").authority("localhost").path_and_query("/up/x").build().expect("a URL");
+    let mut first = ask("/up/x");
+    *first.uri_mut() = url;
+    first.headers_mut().remove("host");
+    let answer = tokio::spawn(async move { sender.send_request(first).await.map(drop) });
     crate::wire::until("the first attempt", async || upstream.seen().len() == 1).await;
-    // One that only shuts its side may still want the answer; a reset leaves no doubt.
-    socket2::SockRef::from(&raw.stream).set_linger(Some(Duration::ZERO)).expect("set");
-    drop(raw);
+    answer.abort();
+    connection.abort();
     // Another call's two attempts take as long as the one that must not come.
-    let other = request("GET", "/up/y").header("x-end-user", MEGAN).body(empty()).expect("a request");
-    let _ = tokio::time::timeout(Duration::from_millis(3500), call(world.proxy, other)).await;
+    let _ = tokio::time::timeout(Duration::from_millis(3500), call(world.proxy, ask("/up/y"))).await;
     assert_eq!(upstream.seen().iter().filter(|seen| seen.target == "/x").count(), 1);
 }
