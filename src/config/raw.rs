@@ -346,7 +346,7 @@ struct RouteKeys {
     allow_plain_http: Option<Flag>,
     /// Lets upgrades to WebSocket (RFC 6455) and other single protocols pass, with the token on the request. `false` by default.
     websocket: Option<Flag>,
-    /// Makes `Location` and `Content-Location` of redirects and of 201 and 202 the route's own path where they stay under its upstream.
+    /// Makes `Location` and `Content-Location` of answers the route's own path where they stay under its upstream.
     rewrite_location: Option<Flag>,
     /// The upstream's request, where it is not the client's: for APIs that want a POST behind a plain GET.
     send: Option<Send>,

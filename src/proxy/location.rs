@@ -10,17 +10,14 @@ use crate::route::{Reverse, path, rewrite::without};
 use crate::upstream::Origin;
 use http::header::{CONTENT_LOCATION, Entry, LOCATION};
 use http::response::Parts;
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use url::Url;
 
-/// Rewrites `Location` and `Content-Location` of redirects and of answers that tell of something new.
+/// Rewrites `Location` and `Content-Location`, whatever the status: some APIs tell of an upload session by a 200.
 pub(super) fn rewrite(call: &Call<'_>, head: &mut Parts) {
     let route = call.target.route;
     let Some(reverse) = route.reverse.as_deref().filter(|_| !call.target.absolute) else { return };
     let RouteOrigin::Fixed(origin) = &route.origin else { return };
-    if !(head.status.is_redirection() || matches!(head.status, StatusCode::CREATED | StatusCode::ACCEPTED)) {
-        return;
-    }
     let mut base = None;
     for name in [LOCATION, CONTENT_LOCATION] {
         let Entry::Occupied(mut lines) = head.headers.entry(name) else { continue };

@@ -28,6 +28,13 @@ use tokio::time::Instant;
 
 mod place;
 
+/// What an HTTP/2 upstream may send of one answer before its client has taken any of it: enough for a fast line of 100 ms, and no more is ever
+/// held of an answer.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// The same of all answers of a connection. `h2` ends a connection whose small frames wait in greater number than this allows (256 bytes each
+/// count against half of it), and with it everybody's calls: a stream of short messages must not get there.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// What is given up before the upstream does, so that no call meets its close.
 const CLOCKS_APART: Duration = Duration::from_secs(1);
@@ -301,7 +308,8 @@ where
     }
     let (sender, connection) = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
-        .adaptive_window(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true)
