@@ -8,9 +8,9 @@ use crate::attach::Place;
 use crate::config::{Route, RouteOrigin};
 use crate::route::{Reverse, path, rewrite::without};
 use crate::upstream::Origin;
+use http::HeaderValue;
 use http::header::{CONTENT_LOCATION, Entry, LOCATION};
 use http::response::Parts;
-use http::HeaderValue;
 use url::Url;
 
 /// Rewrites `Location` and `Content-Location`, whatever the status: some APIs tell of an upload session by a 200.

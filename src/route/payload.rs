@@ -200,6 +200,7 @@ mod tests {
         "true",
     ];
 
+    /// Fails without the serializer: a capture that is pasted into the JSON ends its text early.
     #[test]
     fn threat_42_a_capture_is_one_json_text_whatever_it_holds() {
         for raw in HOSTILE {
@@ -214,6 +215,7 @@ mod tests {
         }
     }
 
+    /// Fails without the escaping of captures: `&` and `=` begin parameters of their own.
     #[test]
     fn threat_42_a_capture_is_one_form_value_whatever_it_holds() {
         let pairs = [("a b".to_owned(), "x={id}&y".to_owned()), ("c".to_owned(), String::new())];

@@ -224,6 +224,7 @@ where
 mod tests {
     use super::*;
 
+    /// Fails without `connections_per_address`.
     #[test]
     fn threat_17_one_address_cannot_hold_every_place() {
         let entry = Entry::strangers(None, Some(2));

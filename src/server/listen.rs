@@ -157,6 +157,7 @@ mod tests {
         assert!(error.to_string().contains("another program has it"), "{error}");
     }
 
+    /// Fails without `TCP_USER_TIMEOUT` on the listening socket.
     #[cfg(target_os = "linux")]
     #[test]
     fn threat_17_a_client_that_takes_nothing_is_cut_by_the_kernel() {

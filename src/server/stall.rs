@@ -141,6 +141,7 @@ mod tests {
         })
     }
 
+    /// Fails without the stall limit on an answer that waits for its client.
     #[tokio::test]
     async fn threat_17_a_call_whose_client_takes_nothing_is_cut() {
         // It ends at all: nothing else would end it.
@@ -148,6 +149,7 @@ mod tests {
         Watch::new(call(&[Some(Last::Gave), None]), Duration::from_millis(1)).await;
     }
 
+    /// Fails when the limit counts from the call's start, or counts the upstream's silence.
     #[tokio::test]
     async fn threat_17_a_client_that_takes_something_and_a_silent_upstream_are_left_alone() {
         for did in

@@ -330,6 +330,7 @@ mod tests {
         assert!(dial(&dns, "moved.test", port, Reach::Anywhere).await.is_ok());
     }
 
+    /// Fails without `Reach` in the dial.
     #[tokio::test]
     async fn threat_26_what_is_out_of_reach_is_not_dialled() {
         let open = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");

@@ -83,6 +83,7 @@ async fn a_url_of_an_upstream_is_taken_by_the_route_that_it_falls_under_byte_for
     refused(&ask(world.proxy, "GET", &format!("http://{}/x", api.address), "").await, 400, "end-user-missing", "");
 }
 
+/// Fails without the guard's comparison of target and `Host`.
 #[tokio::test]
 async fn threat_07_authority_and_host_are_one_and_name_no_user() {
     // Taken out of `guard::host`, a cache or a balancer in front would be told another host than the one that is called.
@@ -127,6 +128,7 @@ async fn a_url_of_its_own_is_a_path_and_one_of_nobody_is_none() {
     assert_eq!(api.seen().len(), before);
 }
 
+/// Fails when the origin is taken from the target instead of from the route that it falls under.
 #[tokio::test]
 async fn threat_08_a_url_reaches_only_what_the_operator_wrote() {
     // The site is looked up, never dialled: without the look-up in `absolute::resolve`, any host would be called with a user's token.
@@ -217,6 +219,7 @@ async fn it_goes_out_by_tls_whatever_the_client_could_say() {
     assert_eq!(seen, ["/v1/files?x=1", "/v1/files?x=1", "/v1/y"].map(|target| (target.to_owned(), host.clone())));
 }
 
+/// Fails when a whole URL is routed before its caller is known.
 #[tokio::test]
 async fn threat_39_the_callers_key_is_the_proxys_password() {
     let api = Upstream::plain().await;
@@ -240,6 +243,7 @@ async fn threat_39_the_callers_key_is_the_proxys_password() {
     }
 }
 
+/// Fails when absolute form goes past the guard's rules on `Origin` and `Sec-Fetch-Site`.
 #[tokio::test]
 async fn threat_25_a_web_page_gets_no_further_in_absolute_form() {
     let api = Upstream::plain().await;

@@ -227,6 +227,7 @@ async fn a_renewed_certificate_goes_live_and_a_broken_one_does_not() {
     assert!(text.starts_with("HTTP/1.0 404"), "{text}");
 }
 
+/// Fails when the peer's user id is not asked of the kernel, or not compared.
 #[tokio::test]
 async fn threat_39_a_caller_on_a_unix_socket_is_known_by_its_user_id() {
     let own = rustix::process::geteuid().as_raw();

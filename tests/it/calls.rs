@@ -324,6 +324,7 @@ async fn one_connection_serves_many_calls() {
     }
 }
 
+/// Fails when a connection goes on with a body of a refused request still unread on it.
 #[tokio::test]
 async fn threat_11_an_early_error_with_an_unread_body_leaves_the_next_request_intact() {
     let world = World::connected().await;

@@ -145,6 +145,7 @@ async fn threat_25_no_web_page_reaches_the_admin_api_or_posts_the_connect_form()
     browser.set_out(link(&session), "sandbox").await;
 }
 
+/// Fails when the login cookie is good for calls of other origins.
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_25_a_browsers_login_serves_the_admin_pages_alone() {
     let world = plan().start().await;

@@ -26,6 +26,7 @@ fn to(status: u16, location: &str) -> Reply {
     )
 }
 
+/// Fails when a hop is built from the route's own request.
 #[tokio::test]
 async fn threat_09_a_redirect_is_fetched_without_token_or_identity() {
     let storage = Upstream::start(|seen| match seen.header("range") {
@@ -114,6 +115,7 @@ async fn three_hops_and_no_more() {
     assert_eq!(world.get("/f/nowhere").await.status, 302, "a redirect that names nothing passes on");
 }
 
+/// Fails without the hops' own pool, whose connector keeps to public addresses.
 #[tokio::test]
 async fn threat_26_redirects_lead_to_no_private_address() {
     let secret = Upstream::plain().await;
@@ -146,6 +148,7 @@ async fn threat_26_redirects_lead_to_no_private_address() {
     assert_eq!(secret.connections(), 0);
 }
 
+/// Fails when every route may be led to this machine.
 #[tokio::test]
 async fn threat_26_loopback_is_for_routes_of_loopback_alone() {
     let secret = Upstream::plain().await;

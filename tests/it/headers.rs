@@ -79,6 +79,7 @@ async fn threat_01_underscore_twins_are_refused() {
 }
 
 /// A route as nobody carries no token, but its upstream may still read the twin for a name that Attaché vouched for.
+/// Fails without `refuse_twins` on routes that read no name.
 #[tokio::test]
 async fn threat_01_underscore_twins_are_refused_on_routes_as_nobody() {
     let upstream = Upstream::plain().await;
@@ -126,6 +127,7 @@ async fn threat_02_a_name_that_two_could_read_differently_is_refused() {
 
 /// Identity is read before `Connection` is honoured, and the token goes on after: in any other order what it names would be gone. With its first line
 /// read alone, `X-One` or `X-Two` would go upstream.
+/// Fails when hop-by-hop headers are removed before the name is read, or after the token is on.
 #[tokio::test]
 async fn threat_03_connection_takes_neither_the_name_nor_the_token_away() {
     let (world, upstream) = world("", "    headers: {set: {X-From-Route: \"yes\"}}\n").await;
@@ -149,6 +151,7 @@ async fn threat_03_connection_takes_neither_the_name_nor_the_token_away() {
     assert_eq!(raw.answer().await.expect("an answer").status, 400);
 }
 
+/// Fails when any of these headers is read at all.
 #[tokio::test]
 async fn threat_04_no_header_changes_the_route() {
     let (world, upstream) = world("", "").await;

@@ -63,6 +63,7 @@ async fn ordinary_calls_pass_as_over_http_1() {
     world.get("/up/z").await.is_ok();
 }
 
+/// Fails when only the `Host` line is judged, which HTTP/2 requests do not have.
 #[tokio::test]
 async fn threat_25_an_authority_is_judged_as_a_host() {
     let (world, upstream, _) = world("").await;
@@ -319,6 +320,7 @@ async fn threat_16_provoked_resets_end_the_connection() {
     others_are_served(&world).await;
 }
 
+/// CVE-2024-27316. Fails without `h2`'s limit on CONTINUATION frames, which `max_header_list_size` sets.
 #[tokio::test]
 async fn threat_16_a_header_block_without_end_ends_the_connection() {
     let (world, upstream) = hanging().await;
@@ -359,6 +361,7 @@ async fn threat_16_a_header_list_that_unpacks_large_is_refused() {
     assert!(!upstream.seen().iter().any(|seen| seen.target == "/bomb"));
 }
 
+/// Fails when answers to frames are queued without the socket's back-pressure.
 #[tokio::test]
 async fn threat_16_floods_of_pings_and_settings_are_held_back_by_their_own_answers() {
     let (world, _upstream) = hanging().await;
@@ -378,6 +381,7 @@ async fn threat_16_floods_of_pings_and_settings_are_held_back_by_their_own_answe
     }
 }
 
+/// Fails without `max_concurrent_streams`.
 #[tokio::test]
 async fn threat_16_more_streams_than_allowed_are_refused_and_others_served() {
     let (world, upstream) = hanging().await;

@@ -21,6 +21,7 @@ fn sha256(text: &str) -> String {
 
 /// A thousand users whose calls take turns on eight connections. Anything of a call that outlived it on its worker or its connection (a name, a
 /// token, a prepared header) would show as another user's token upstream, or as another's answer here.
+/// Fails when anything of a call is kept on its connection or worker, such as the name or the prepared header.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_10_a_thousand_interleaved_users_each_with_their_own_token() {
     let api = Upstream::start(|seen| Reply::ok("", seen.header("authorization"))).await;
@@ -114,6 +115,7 @@ async fn threat_13_nobody_writes_into_the_log() {
 }
 
 /// A signed end user's token, like any other secret, is in no log at any level.
+/// Fails when the header that names the end user is logged.
 #[tokio::test]
 async fn threat_21_the_end_users_own_token_is_in_no_log() {
     let (api, secret) = (Upstream::plain().await, "CANARY-a-secret-of-more-than-32-bytes");
@@ -207,6 +209,7 @@ async fn over_unix(socket: &Path, lines: &str) -> u16 {
 
 /// A caller is known by the user id that the kernel tells of the socket's other end: nothing that a client sends can change it. With a key
 /// beside it both must fit; over TCP there is no user id, and nobody is taken for one.
+/// Fails when a caller with a `uid` is found by anything else, or by nothing.
 #[tokio::test]
 async fn threat_39_a_unix_socket_lets_in_the_users_that_the_config_names() {
     let own = rustix::process::geteuid().as_raw();

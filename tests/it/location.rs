@@ -64,6 +64,7 @@ async fn what_stays_in_the_route_is_told_as_its_path() {
     assert_eq!(world.get(&first.header("location")).await.header("location"), "/google/x");
 }
 
+/// Fails without the removal of the attach parameter from what is rewritten.
 #[tokio::test]
 async fn threat_21_a_token_in_the_query_never_comes_back_in_a_rewritten_location() {
     // Without `without` in `location::within`, an upstream that repeats its URL would hand the token to the client.

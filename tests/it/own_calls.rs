@@ -66,6 +66,7 @@ async fn q56_calls_go_to_the_host_that_each_connection_names() {
 }
 
 /// A listed name may resolve to anything: what counts is the address that is dialled.
+/// Fails without the pools of their own for such hosts.
 #[tokio::test]
 async fn threat_26_a_host_of_a_connections_own_is_a_public_one() {
     let values = "    metadata:\n      site: {from: reply.site, kind: origin, hosts: [10.255.255.1]}\n";

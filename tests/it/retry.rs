@@ -105,7 +105,7 @@ async fn a_broken_connection_is_a_reason_only_where_the_route_says_so() {
 
 /// Fails when an answer that names another place is taken for one to try again at.
 #[tokio::test]
-async fn threat_9_a_retry_follows_no_redirect() {
+async fn threat_09_a_retry_follows_no_redirect() {
     let upstream = failing(1, MOVED).await;
     let world = world(&upstream, "    retry: {attempts: 3}\n").await;
     let answer = world.get_as(MEGAN, "/up/x").await;

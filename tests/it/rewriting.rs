@@ -79,6 +79,7 @@ async fn paths_and_queries_become_what_the_route_says() {
     }
 }
 
+/// Fails without `path::check`, for each of its rules.
 #[tokio::test]
 async fn threat_05_paths_that_servers_read_differently_are_refused() {
     let (world, upstream) = world().await;
@@ -127,6 +128,7 @@ async fn world_answer(world: &World, target: &str) -> (u16, String) {
     (answer.status, body["type"].as_str().unwrap_or_default().to_owned())
 }
 
+/// Fails when the match is given more than the path.
 #[tokio::test]
 async fn threat_06_neither_query_nor_fragment_has_a_part_in_the_match() {
     let (world, upstream) = world().await;
@@ -146,6 +148,7 @@ async fn threat_06_neither_query_nor_fragment_has_a_part_in_the_match() {
     assert!(upstream.seen().len() <= before + 2);
 }
 
+/// Fails without the guard's comparison of target and `Host`.
 #[tokio::test]
 async fn threat_07_an_absolute_target_must_agree_with_its_host() {
     let (world, upstream) = world().await;
@@ -171,6 +174,7 @@ async fn threat_07_an_absolute_target_must_agree_with_its_host() {
     assert_eq!(upstream.seen().len(), 0);
 }
 
+/// Fails when captures may stand in the upstream's authority.
 #[tokio::test]
 async fn threat_08_nothing_in_a_request_chooses_the_upstreams_host() {
     let (world, upstream) = world().await;
@@ -205,6 +209,7 @@ async fn the_host_that_goes_upstream_is_the_routes_to_say() {
     }
 }
 
+/// Fails when a decoded capture is put into a query or header as it is.
 #[tokio::test]
 async fn threat_42_a_capture_is_escaped_for_its_place() {
     let (world, upstream) = world().await;

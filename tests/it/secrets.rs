@@ -159,6 +159,7 @@ impl Client {
     }
 }
 
+/// Fails when a `Secret` is printed, or a record is stored unsealed.
 #[tokio::test]
 async fn threat_21_no_secret_is_ever_in_a_log_an_error_an_admin_answer_or_the_store() {
     let (authority, endpoint) = (Authority::new(), token_endpoint().await);

@@ -153,6 +153,7 @@ async fn raw(world: &World, target: &str) -> Answer {
     Answer { status: answer.status.try_into().expect("a status"), headers: Default::default(), body: answer.body.into() }
 }
 
+/// Fails when captures are pasted into the body or header instead of being written by its serializer.
 #[tokio::test]
 async fn threat_42_hostile_captures_are_data_in_json_form_and_header() {
     let (world, upstream) = world().await;

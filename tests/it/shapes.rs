@@ -135,6 +135,7 @@ async fn a_head_tells_any_length_and_has_no_body() {
 
 /// Over TLS the end of a connection says that the body is whole only with a `close_notify` (RFC 9112 §9.8): taken out, the telling of the two
 /// apart would fail it, for anybody on the way can cut a connection.
+/// Fails when an end without close_notify is taken for a close.
 #[tokio::test]
 async fn threat_20_a_body_until_the_close_is_whole_over_tls_only_with_a_close_notify() {
     let authority = Authority::new();
@@ -233,6 +234,7 @@ async fn threat_11_a_body_of_another_coding_is_refused_and_its_connection_closed
     assert!(upstream.seen().is_empty());
 }
 
+/// Fails when the client's lines of framing are copied instead of written anew.
 #[tokio::test]
 async fn threat_11_two_equal_lengths_go_on_as_one() {
     let upstream = Upstream::plain().await;

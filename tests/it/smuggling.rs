@@ -27,6 +27,7 @@ async fn statuses(world: &World, bytes: &[u8]) -> Vec<u16> {
 }
 
 /// Malformed framing: a bare 400 and a close, and the upstream hears no whole request.
+/// Fails with a reader that forgives; each case is one that some proxy forgave.
 #[tokio::test]
 async fn threat_11_malformed_framing_is_refused_and_the_connection_closed() {
     let (world, upstream) = world().await;
@@ -84,6 +85,7 @@ async fn threat_11_malformed_framing_is_refused_and_the_connection_closed() {
 }
 
 /// Framing that is odd and has one meaning: one well-formed request goes on, or none.
+/// Fails when the client's framing headers are passed on beside our own.
 #[tokio::test]
 async fn threat_11_what_has_one_meaning_is_one_request() {
     let (world, upstream) = world().await;
@@ -141,6 +143,7 @@ async fn threat_11_what_has_one_meaning_is_one_request() {
     }
 }
 
+/// Fails when `Upgrade` is passed on where the route has no `websocket: true`.
 #[tokio::test]
 async fn threat_11_an_upgrade_opens_no_tunnel() {
     // An upstream that takes an upgrade nobody offered must not turn the connection into a tunnel.
@@ -159,6 +162,7 @@ async fn threat_11_an_upgrade_opens_no_tunnel() {
 }
 
 /// What an upstream sends beyond its answer is no answer to the next call.
+/// Fails when a connection with unread bytes on it is pooled.
 #[tokio::test]
 async fn threat_11_bytes_after_an_answer_are_nobodys_answer() {
     for surplus in ["HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", "\r\npoison", "poison"] {

@@ -115,6 +115,7 @@ async fn server_sent_events_arrive_one_by_one() {
     assert!(String::from_utf8_lossy(&raw.some().await).ends_with("0\r\n\r\n"));
 }
 
+/// Fails when an error in the upstream's body ends ours as if it were whole.
 #[tokio::test]
 async fn threat_20_an_answer_cut_in_mid_body_never_looks_whole() {
     let world = World::connected().await;
@@ -265,6 +266,7 @@ async fn an_answer_before_the_bodys_end_comes_through_and_its_connection_is_not_
     assert_eq!(next.answer().await.expect("an answer").status, 200);
 }
 
+/// Fails when a repeat needs no more than a short body, sent or not.
 #[tokio::test]
 async fn threat_19_a_call_whose_body_is_still_under_way_is_not_repeated() {
     let (world, listener) = by_hand("").await;
@@ -330,6 +332,7 @@ async fn a_connection_reset_under_a_get_is_replaced_without_a_word() {
     assert_eq!(calls(&world, "GET", 10).await, [200; 10]);
 }
 
+/// Fails when a stale connection is retried whatever the method.
 #[tokio::test]
 async fn threat_19_a_post_on_a_connection_found_closed_is_not_repeated() {
     let upstream = Upstream::start(|seen| if seen.nth == 0 { Reply::ok("", "ok") } else { Reply::Close(Vec::new()) }).await;

@@ -165,6 +165,7 @@ async fn a_certificate_for_an_address_is_good_for_that_address() {
     world.get("/up/x").await.is_ok();
 }
 
+/// Fails with any verifier but the whole one of rustls.
 #[tokio::test]
 async fn threat_15_a_bad_certificate_is_refused_before_any_byte_of_the_call() {
     let (authority, stranger) = (Authority::new(), Authority::new());
@@ -196,6 +197,7 @@ async fn threat_15_a_bad_certificate_is_refused_before_any_byte_of_the_call() {
     }
 }
 
+/// Fails when a failed handshake falls back to plain HTTP.
 #[tokio::test]
 async fn threat_15_plain_http_behind_an_https_upstream_is_refused() {
     let authority = Authority::new();

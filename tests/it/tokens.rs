@@ -172,6 +172,7 @@ async fn a_401_to_a_body_too_long_to_repeat_passes_on() {
     long().await.is_ok();
 }
 
+/// Fails without `refresh.min_age`.
 #[tokio::test]
 async fn threat_44_an_api_that_refuses_everything_forces_one_refresh_in_a_while() {
     let world = World::connected().await;
@@ -205,6 +206,7 @@ async fn forty_calls_that_are_all_refused_make_one_refresh() {
 
 // --- the token endpoint fails -----------------------------------------------------------------------------------------------------------
 
+/// Fails when a token is served past its end, or a failed refresh takes a good one away.
 #[tokio::test]
 async fn threat_18_without_the_token_endpoint_an_expired_token_is_refused_and_a_valid_one_goes_on() {
     let world = World::start().await;
@@ -329,6 +331,7 @@ async fn threat_28_a_deleted_connection_is_gone_with_the_next_call() {
 }
 
 /// With half the tokens to be refreshed first, all at once: a flight or a slot that was shared by two keys would show as another's answer.
+/// Fails when a flight or a slot is keyed by less than provider, end user and account.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_10_users_are_never_mixed() {
     let world = World::start().await;
@@ -357,6 +360,7 @@ async fn threat_10_users_are_never_mixed() {
     assert_eq!(world.sandbox.counters().refresh_posts, 25);
 }
 
+/// Fails with an HTTP client that follows redirects.
 #[tokio::test]
 async fn threat_09_a_redirect_of_the_api_is_passed_on() {
     let elsewhere = Upstream::plain().await;
@@ -369,6 +373,7 @@ async fn threat_09_a_redirect_of_the_api_is_passed_on() {
     assert_eq!(elsewhere.connections(), 0);
 }
 
+/// Fails with an HTTP client that follows redirects.
 #[tokio::test]
 async fn threat_09_a_redirect_of_the_token_endpoint_is_not_followed() {
     for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"] {

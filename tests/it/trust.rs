@@ -30,6 +30,7 @@ fn plan(roots: Arc<TlsRoots>, server: &Secure, providers: &[(&str, String)]) -> 
     plan
 }
 
+/// Fails when pools or TLS sessions are shared between trusts.
 #[tokio::test]
 async fn threat_15_a_private_authority_vouches_for_its_own_provider_alone() {
     // Were pools not keyed by it (`Origin::interned`), `other` would be served by the connection that `own` made.
@@ -55,6 +56,7 @@ async fn threat_15_a_private_authority_vouches_for_its_own_provider_alone() {
     }
 }
 
+/// Fails when `ca_cert` is added to the machine's roots.
 #[tokio::test]
 async fn threat_15_the_machines_roots_are_not_trusted_beside_it() {
     let (authority, private) = (Authority::new(), Authority::new());

@@ -183,6 +183,7 @@ async fn a_token_that_another_process_minted_first_is_used() {
 }
 
 /// THREATS row 45, for exchanges: a name that the source does not know leaves no record and no slot.
+/// Fails when a failure is kept in the table of connections instead of the bounded misses.
 #[tokio::test]
 async fn threat_45_names_made_up_cost_no_memory() {
     let world = World::empty().await;

@@ -200,6 +200,7 @@ async fn q64_a_part_of_a_photo_comes_through_the_redirect() {
     }
 }
 
+/// Fails without the escaping of captures by their place.
 #[tokio::test]
 async fn threat_42_hostile_ids_are_data_at_every_provider() {
     let world = World::start().await;

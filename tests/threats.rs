@@ -1,0 +1,53 @@
+//! Holds the list of attacks against the tests: each row that concerns calls and callers has a test named by it (`threat_NN_…`), whose comment
+//! says which defence, taken out, makes it fail.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rows of the threat list that are about the proxy, its clients and its upstreams.
+const ROWS: [u32; 28] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 25, 26, 39, 41, 42, 44, 45];
+
+/// How a comment says it.
+const SAYING: [&str; 4] = ["Fails", "Taken out", "Without", "without"];
+
+#[test]
+fn every_row_has_tests_and_each_says_what_it_holds() {
+    let mut found: BTreeMap<u32, usize> = BTreeMap::new();
+    let mut mute = Vec::new();
+    for file in sources() {
+        let text = fs::read_to_string(&file).expect("a source file");
+        let lines: Vec<&str> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            let Some(name) = line.split("fn threat_").nth(1).and_then(|rest| rest.split('(').next()) else { continue };
+            let Some(row) = name.split('_').next().and_then(|row| row.parse().ok()).filter(|row| ROWS.contains(row)) else { continue };
+            *found.entry(row).or_default() += 1;
+            let before = lines[..index].iter().rev();
+            let comment =
+                before.take_while(|line| line.trim_start().starts_with(['/', '#'])).filter(|line| line.trim_start().starts_with("///"));
+            if !comment.into_iter().any(|line| SAYING.iter().any(|word| line.contains(word))) {
+                mute.push(format!("{}: threat_{name}", file.display()));
+            }
+        }
+    }
+    let missing: Vec<u32> = ROWS.into_iter().filter(|row| !found.contains_key(row)).collect();
+    assert!(missing.is_empty(), "rows without a test: {missing:?}");
+    assert!(mute.is_empty(), "tests that do not say which defence they hold:\n{}", mute.join("\n"));
+}
+
+fn sources() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src"), root.join("tests/it")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
