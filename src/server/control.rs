@@ -29,12 +29,15 @@ const CONNECTIONS_MAX: usize = 512;
 const PER_ADDRESS_MAX: usize = 64;
 const _: () = assert!(CONNECTIONS_MAX <= HANDSHAKES_MAX, "each handshake holds a connection's place");
 
+/// How many connections each address holds.
+type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
 /// How connections come in by a control listener.
 #[derive(Debug, Clone)]
 pub struct Entry {
     tls: Option<Tls>,
     /// How many connections each address may hold, and how many it holds. `None`: no limit of its own.
-    addresses: Option<(usize, Arc<Mutex<HashMap<IpAddr, usize>>>)>,
+    addresses: Option<(usize, Addresses)>,
 }
 
 impl Entry {
@@ -74,7 +77,7 @@ fn network(ip: IpAddr) -> IpAddr {
 }
 
 /// One of an address's connections, given back when it is dropped.
-struct Place(Option<(IpAddr, Arc<Mutex<HashMap<IpAddr, usize>>>)>);
+struct Place(Option<(IpAddr, Addresses)>);
 
 impl Drop for Place {
     fn drop(&mut self) {

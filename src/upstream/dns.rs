@@ -35,12 +35,14 @@ struct Known {
     failed: Option<(Instant, String)>,
 }
 
+type Names = HashMap<Box<str>, Arc<tokio::sync::Mutex<Known>>>;
+
 /// A resolver with its memory; clones share it.
 #[derive(Clone)]
 pub struct Dns {
     lookup: Arc<Lookup>,
     /// The outer lock is held for a look alone; the inner one while a name is asked for, so that it is asked for once.
-    names: Arc<Mutex<HashMap<Box<str>, Arc<tokio::sync::Mutex<Known>>>>>,
+    names: Arc<Mutex<Names>>,
 }
 
 /// What a name stands for.
@@ -83,9 +85,8 @@ impl Dns {
             let just_failed = known.failed.as_ref().filter(|(at, _)| within(*at, FAILED)).map(|(_, why)| why.clone());
             let looked = match just_failed {
                 Some(why) => Err(why),
-                None => self.ask(host, !known.addresses.is_empty()).await.map_err(|why| {
+                None => self.ask(host, !known.addresses.is_empty()).await.inspect_err(|why| {
                     known.failed = Some((Instant::now(), why.clone()));
-                    why
                 }),
             };
             match looked {
