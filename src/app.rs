@@ -159,7 +159,7 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     Arc::clone(&live).spawn_watch(&tokio::runtime::Handle::current());
     let drain = startup.drain;
     tracing::info!(
-        proxy = %listed(&proxy), origins = (!origins.is_empty()).then(|| tracing::field::display(listed(&origins))), public = %connect.public_url(), admin = %listed(&admin_at), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
+        proxy = %listed(&proxy, startup.proxy.tls), origins = (!origins.is_empty()).then(|| tracing::field::display(origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))), public = %connect.public_url(), admin = %listed(&admin_at, startup.admin.tls), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
     );
     Ok(Running { proxy, origins, public, admin: admin_at, health, live, records, keeper, connect, phase, workers, drain })
 }
@@ -222,8 +222,10 @@ fn admin_peers(startup: &Startup) -> Vec<u32> {
     startup.admin_uids.iter().copied().chain([0, own]).collect()
 }
 
-fn listed(addresses: &[SocketAddr]) -> String {
-    addresses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(" ")
+/// `tls`: whether that listener speaks it.
+fn listed(addresses: &[SocketAddr], tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    addresses.iter().map(|address| format!("{scheme}://{address}")).collect::<Vec<_>>().join(" ")
 }
 
 impl Running {

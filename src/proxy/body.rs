@@ -50,6 +50,7 @@ pub struct Upload {
     seen: Cell<u64>,
     done: Cell<bool>,
     too_large: Cell<bool>,
+    broken: Cell<bool>,
     /// When the last part went by: a long upload is no silent upstream.
     progress: Cell<Instant>,
     /// `None` once the body grew past what may be replayed.
@@ -73,6 +74,11 @@ impl OutBody {
 impl Upload {
     pub(super) fn done(&self) -> bool {
         self.done.get()
+    }
+
+    /// Whether it ended by a fault of its own: it broke off, or is too large.
+    pub(super) fn failed(&self) -> bool {
+        self.broken.get() || self.too_large.get()
     }
 
     pub(super) fn too_large(&self) -> bool {
@@ -174,6 +180,7 @@ pub(super) async fn whole_form(
         seen: Cell::new(0),
         done: Cell::new(false),
         too_large: Cell::new(false),
+        broken: Cell::new(false),
         progress: Cell::new(Instant::now()),
         record: RefCell::new(Some(parts.iter().cloned().collect())),
         withheld: RefCell::default(),
@@ -208,6 +215,7 @@ pub(super) fn prepare(
         seen: Cell::new(0),
         done: Cell::new(false),
         too_large: Cell::new(false),
+        broken: Cell::new(false),
         progress: Cell::new(Instant::now()),
         record: RefCell::new(recordable.then(Vec::new)),
         withheld: RefCell::default(),
@@ -243,7 +251,10 @@ impl Body for OutBody {
             OutBody::Stream { incoming, upload } => {
                 let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                     None => None,
-                    Some(Err(error)) => Some(Err(error.into())),
+                    Some(Err(error)) => {
+                        upload.broken.set(true);
+                        Some(Err(error.into()))
+                    }
                     Some(Ok(frame)) => match frame.into_trailers() {
                         Ok(map) => {
                             // They cannot be replayed from the record; without them the body is another one.

@@ -329,8 +329,10 @@ const HIDDEN: &str = "…";
 
 /// The admin call that makes a connect link (contract §5).
 fn connect_call(snapshot: &Snapshot, provider: &str, end_user: &str, account: Option<&str>) -> Value {
-    let admin = snapshot.startup.admin.binds.iter().find_map(|bind| match bind {
-        Bind::Tcp(address) => Some(format!("http://{address}")),
+    let listener = &snapshot.startup.admin;
+    let scheme = if listener.tls { "https" } else { "http" };
+    let admin = listener.binds.iter().find_map(|bind| match bind {
+        Bind::Tcp(address) => Some(format!("{scheme}://{address}")),
         Bind::Unix(_) => None,
     });
     let mut body = json!({"end_user": end_user, "providers": [provider]});

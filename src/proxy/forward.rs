@@ -300,9 +300,14 @@ impl Failed {
 
     /// Whether it says something of the upstream as a whole: not a slow answer, which may be that path's or that route's short `timeout`, not a
     /// connection that had idled.
-    fn is_the_upstreams(&self) -> bool {
+    fn is_the_upstreams(&self, timeouts: &Timeouts) -> bool {
         match self {
-            Failed::Send(SendFault::Connect(error)) => error.fault != ConnectFault::OutOfReach,
+            Failed::Send(SendFault::Connect(error)) => match error.fault {
+                ConnectFault::OutOfReach | ConnectFault::Local => false,
+                // A route with less patience than others says nothing of the upstream.
+                ConnectFault::Timeout => timeouts.connect.is_none_or(|connect| Some(connect) >= Timeouts::default().connect),
+                ConnectFault::Dns | ConnectFault::Tcp | ConnectFault::Tls => true,
+            },
             Failed::Send(SendFault::Broken(error)) => !error.is_user(),
             Failed::Send(SendFault::Stale | SendFault::Refused | SendFault::Busy) | Failed::Silent | Failed::Open(_) => false,
         }
@@ -313,6 +318,9 @@ impl Failed {
             return ProxyError::BodyTooLarge { max };
         }
         match self {
+            Failed::Send(SendFault::Broken(_)) if upload.is_some_and(Upload::failed) => {
+                ProxyError::BadRequest("the request body broke off")
+            }
             Failed::Send(SendFault::Stale | SendFault::Refused) => {
                 ProxyError::UpstreamBadResponse("the upstream closed the connection before it answered".to_owned())
             }
@@ -353,7 +361,8 @@ pub(super) async fn exchange(
                 tracing::info!(upstream = %origin.authority, "the upstream answers again: its circuit is closed");
             }
         }
-        Err((failed, _)) if failed.is_the_upstreams() => match pass.failed() {
+        // Over HTTP/2 a body that its client breaks off shows as a stream that broke.
+        Err((failed, _)) if failed.is_the_upstreams(timeouts) && !upload.is_some_and(Upload::failed) => match pass.failed() {
             Some(opened) if opened.is_first => {
                 tracing::warn!(upstream = %origin.authority, open = ?opened.lasts, "the upstream is out of reach: its circuit is open, calls to it are refused at once")
             }

@@ -120,6 +120,8 @@ fn socket(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener>
         // Set where it can be; elsewhere the kernel's own patience holds.
         #[cfg(target_os = "linux")]
         rustix::net::sockopt::set_tcp_user_timeout(&socket, STILL_MAX.as_millis() as u32)?;
+        // A peer that is gone without a word, as behind a NAT that forgot it, is noticed where nothing is ever sent, as in a tunnel.
+        socket.set_tcp_keepalive(&crate::upstream::keepalive())?;
         socket.listen(BACKLOG)?;
     }
     Ok(socket.into())

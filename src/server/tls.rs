@@ -73,7 +73,8 @@ fn cert_sans(stream: &TlsStream<TcpStream>) -> Vec<Box<str>> {
     // It was parsed and verified in the handshake by the same library.
     let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
     let names = certificate.valid_dns_names().map(|name| name.to_ascii_lowercase().into());
-    names.chain(certificate.valid_uri_names().map(Into::into)).collect()
+    // A URI without an authority could pass for a DNS name, which other rules of the issuing CA constrain.
+    names.chain(certificate.valid_uri_names().filter(|uri| uri.contains("://")).map(Into::into)).collect()
 }
 
 /// What the client and we agreed to speak, if the client named anything.

@@ -6,13 +6,15 @@
 
 use super::bounds::CircuitBounds;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// What a refused call is told to wait while another's probe is on its way.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// How long one probe is waited for before another may go.
+const PROBE_FOR: Duration = Duration::from_secs(5);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -24,8 +26,9 @@ struct State {
     open_until: AtomicU64,
     /// How often it opened without a success in between.
     opened: AtomicU32,
-    /// A call is on its way to see whether the upstream is back.
-    probing: AtomicBool,
+    /// Until when, in the same milliseconds, a call that is on its way to see whether the upstream is back is waited for before another may go:
+    /// a slow one must not keep everybody out. 0: there is none.
+    probe_until: AtomicU64,
 }
 
 /// A circuit; clones are the same one.
@@ -57,12 +60,18 @@ impl Circuit {
         let is_probe = match open_until {
             0 => false,
             until => match Duration::from_millis(until.saturating_sub(now_ms())) {
-                Duration::ZERO if !self.0.probing.swap(true, Ordering::AcqRel) => true,
+                Duration::ZERO if self.may_probe() => true,
                 Duration::ZERO => return Err(PROBE_WAIT),
                 left => return Err(left),
             },
         };
         Ok(Pass { circuit: self, bounds, is_probe })
+    }
+
+    fn may_probe(&self) -> bool {
+        let (now, until) = (now_ms(), self.0.probe_until.load(Ordering::Acquire));
+        let next = now.saturating_add(u64::try_from(PROBE_FOR.as_millis()).unwrap_or(u64::MAX));
+        now >= until && self.0.probe_until.compare_exchange(until, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// `None` where another call opened it in this moment.
@@ -108,7 +117,7 @@ impl Pass<'_> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if self.is_probe {
-            self.circuit.0.probing.store(false, Ordering::Release);
+            self.circuit.0.probe_until.store(0, Ordering::Release);
         }
     }
 }
@@ -167,6 +176,9 @@ mod tests {
         assert_eq!([fail(&circuit), fail(&circuit), fail(&circuit)].map(|open| open.is_some()), [false, false, true]);
         tokio::time::advance(Duration::from_secs(2)).await;
         drop(circuit.enter(BOUNDS));
-        assert!(circuit.enter(BOUNDS).is_ok());
+        let slow = circuit.enter(BOUNDS);
+        assert!(slow.is_ok() && circuit.enter(BOUNDS).is_err());
+        tokio::time::advance(PROBE_FOR).await;
+        assert!(circuit.enter(BOUNDS).is_ok(), "a slow probe keeps nobody out for long");
     }
 }

@@ -35,6 +35,8 @@ pub enum ConnectFault {
     Tcp,
     Tls,
     Timeout,
+    /// This machine has no descriptor or port left: nothing of the upstream's.
+    Local,
     /// The host has no address that this connector may go to.
     OutOfReach,
 }
@@ -172,16 +174,28 @@ async fn race(host: &str, mut found: Vec<SocketAddr>, reach: Reach) -> Result<Tc
                 Ok(stream) => {
                     // Small writes go out at once; a proxy must not add Nagle's delay to the client's own.
                     let _ = stream.set_nodelay(true);
+                    let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive());
                     return Ok(stream);
                 }
-                Err(error) => last = Some(format!("cannot connect to {address}: {error}")),
+                Err(error) => last = Some((is_local(&error), format!("cannot connect to {address}: {error}"))),
             },
             () = tokio::time::sleep(STAGGER), if more_wait => {}
         }
         if trying.is_empty() && waiting.len() == 0 {
-            return Err(ConnectError::new(ConnectFault::Tcp, last.unwrap_or_else(|| format!("{host} has no address"))));
+            let (local, detail) = last.unwrap_or_else(|| (false, format!("{host} has no address")));
+            return Err(ConnectError::new(if local { ConnectFault::Local } else { ConnectFault::Tcp }, detail));
         }
     }
+}
+
+/// When the other end of a silent connection is asked whether it is still there: after a minute, then every 15 s.
+pub fn keepalive() -> socket2::TcpKeepalive {
+    socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15))
+}
+
+/// Out of descriptors (EMFILE, ENFILE) or of local ports (EADDRNOTAVAIL).
+fn is_local(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24)) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 async fn resolve(dns: &Dns, host: &str, port: u16, anew: bool) -> Result<Resolved, ConnectError> {

@@ -15,7 +15,7 @@ pub mod upgrade;
 
 pub use bounds::{Bounds, CircuitBounds};
 pub use circuit::{Circuit, Pass};
-pub use connect::{ConnectError, ConnectFault, Connector};
+pub use connect::{ConnectError, ConnectFault, Connector, keepalive};
 pub use fetch::{Fetch, FetchError, FetchFault};
 pub use identity::{IdentityFault, TlsIdentity, certified};
 pub use origin::{BadHost, Origin, OriginId};

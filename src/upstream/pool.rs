@@ -30,10 +30,11 @@ mod place;
 
 /// What an HTTP/2 upstream may send of one answer before its client has taken any of it: enough for a fast line of 100 ms, and no more is ever
 /// held of an answer.
-const STREAM_WINDOW: u32 = 2 << 20;
-/// The same of all answers of a connection. `h2` ends a connection whose small frames wait in greater number than this allows (256 bytes each
-/// count against half of it), and with it everybody's calls: a stream of short messages must not get there.
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The same of all answers of a connection, which all users share: as much as the streams that servers usually allow (100 or 128) can leave
+/// unread, so that clients that take nothing never hold up anyone else's answer. `h2` also ends a connection whose small frames wait in greater
+/// number than this allows (256 bytes each count against half of it): a stream of short messages must not get there.
+const CONNECTION_WINDOW: u32 = 128 << 20;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// What is given up before the upstream does, so that no call meets its close.

@@ -249,3 +249,23 @@ async fn many_calls_at_once_share_an_http_2_connection() {
     }
     assert_eq!((server.seen().len(), server.handshakes.load(Ordering::SeqCst)), (301, warm));
 }
+
+/// Over HTTP/2 a body that is cut off resets its stream, which must not pass for a failure of the upstream.
+#[tokio::test]
+async fn bodies_that_are_too_large_open_no_circuit() {
+    let authority = Authority::new();
+    let server = Secure::start(&authority, names(&["localhost"]), &[b"h2"]).await;
+    let url = server.url();
+    let port = server.address.port();
+    let plan = Plan::new().tls(authority.roots()).workers(1).top("upstreams: {circuit: {failures: 2, open: 60s}}\n");
+    let routes = format!("  - {{match: '/up/{{*rest}}', provider: sandbox, upstream: '{url}/{{rest}}', max_body: 1KiB}}\n");
+    let world = plan.routes(&routes).token_name(&format!("localhost:{port}")).start().await;
+    world.connect(MEGAN).await;
+    for _ in 0..4 {
+        let mut raw = crate::wire::Raw::open(world.proxy).await;
+        raw.send(format!("POST /up/x HTTP/1.1\r\nHost: localhost\r\nX-End-User: {MEGAN}\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+        raw.send(format!("800\r\n{}\r\n0\r\n\r\n", "a".repeat(0x800))).await;
+        assert_eq!(raw.answer().await.expect("an answer").status, 413);
+    }
+    assert_eq!(world.get_as(MEGAN, "/up/x").await.status.as_u16(), 200);
+}
