@@ -51,6 +51,9 @@ pub struct Upload {
     done: Cell<bool>,
     too_large: Cell<bool>,
     broken: Cell<bool>,
+    /// It came over HTTP/1.1 and ended in trailers.
+    trailed: Cell<bool>,
+    is_http1: bool,
     /// When the last part went by: a long upload is no silent upstream.
     progress: Cell<Instant>,
     /// `None` once the body grew past what may be replayed.
@@ -79,6 +82,12 @@ impl Upload {
     /// Whether it ended by a fault of its own: it broke off, or is too large.
     pub(super) fn failed(&self) -> bool {
         self.broken.get() || self.too_large.get()
+    }
+
+    /// Whether nothing may be read behind it on its connection: hyper takes lines of trailers that end by a bare LF, and with them perhaps the next
+    /// request (THREATS row 11).
+    pub(super) fn ends_connection(&self) -> bool {
+        self.trailed.get()
     }
 
     pub(super) fn too_large(&self) -> bool {
@@ -181,6 +190,8 @@ pub(super) async fn whole_form(
         done: Cell::new(false),
         too_large: Cell::new(false),
         broken: Cell::new(false),
+        trailed: Cell::new(false),
+        is_http1: false,
         progress: Cell::new(Instant::now()),
         record: RefCell::new(Some(parts.iter().cloned().collect())),
         withheld: RefCell::default(),
@@ -216,6 +227,8 @@ pub(super) fn prepare(
         done: Cell::new(false),
         too_large: Cell::new(false),
         broken: Cell::new(false),
+        trailed: Cell::new(false),
+        is_http1: head.version < http::Version::HTTP_2,
         progress: Cell::new(Instant::now()),
         record: RefCell::new(recordable.then(Vec::new)),
         withheld: RefCell::default(),
@@ -259,6 +272,7 @@ impl Body for OutBody {
                         Ok(map) => {
                             // They cannot be replayed from the record; without them the body is another one.
                             *upload.record.borrow_mut() = None;
+                            upload.trailed.set(upload.is_http1);
                             trailers::outgoing(map, &upload.view).map(|map| Ok(Frame::trailers(map)))
                         }
                         Err(frame) => {

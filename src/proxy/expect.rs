@@ -80,9 +80,10 @@ impl Drop for Until {
     }
 }
 
-/// A client that was never asked for its body may send it or not; only a new connection knows which (RFC 9110 §10.1.1).
-pub(super) fn close_if_unasked(upload: Option<&Upload>, answer: &mut HeaderMap) {
-    if upload.is_some_and(|upload| upload.withheld.borrow().is_some()) {
+/// A client that was never asked for its body may send it or not; only a new connection knows which (RFC 9110 §10.1.1). The same holds for what
+/// comes behind trailers.
+pub(super) fn close_if_unsure(upload: Option<&Upload>, answer: &mut HeaderMap) {
+    if upload.is_some_and(|upload| upload.withheld.borrow().is_some() || upload.ends_connection()) {
         answer.insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }

@@ -438,7 +438,7 @@ pub(super) fn answer(
     let route = call.target.route;
     let (mut head, incoming) = response.into_parts();
     clean(call, &mut head);
-    expect::close_if_unasked(upload.as_deref(), &mut head.headers);
+    expect::close_if_unsure(upload.as_deref(), &mut head.headers);
     let told = (head.status.as_u16(), call.cx.take_log(), call.cx.in_flight.take());
     let relay = Relay::new(incoming, held, lease, upload, (route.timeouts.idle, deadline), told);
     Response::from_parts(head, ProxyBody::Relay(relay))

@@ -219,3 +219,21 @@ async fn a_header_block_without_end_is_refused() {
     raw.send(format!("GET /any/a HTTP/1.1\r\n{HOST}\r\n")).await;
     assert_eq!(raw.answer().await.expect("an answer").status, 200);
 }
+
+/// hyper's reader of trailers takes a bare LF for the end of a line, and then the next request for trailers. Fails without the close behind a body
+/// that ended in trailers: the answer to the third request would be taken for the second's.
+#[tokio::test]
+async fn threat_11_what_a_bare_lf_behind_the_last_chunk_swallows_is_not_answered_by_another() {
+    for last in ["0\r\n\n", "0\r\nX-Sum: 1\n\r\n"] {
+        let (world, upstream) = world().await;
+        let bytes = format!(
+            "POST /any/x HTTP/1.1\r\n{HOST}Trailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n{last}GET /any/y HTTP/1.1\r\n{HOST}\r\nGET /any/z HTTP/1.1\r\n{HOST}\r\n"
+        );
+        let mut raw = Raw::open(world.proxy).await;
+        raw.send(&bytes).await;
+        let first = raw.answer().await.expect("an answer");
+        assert_eq!((first.status, first.header("connection")), (200, Some("close")), "{last:?}");
+        assert!(raw.answer().await.is_none(), "{last:?}: nothing else is answered");
+        assert!(upstream.seen().iter().all(|seen| seen.target == "/x"), "{last:?}");
+    }
+}
