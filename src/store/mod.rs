@@ -20,7 +20,9 @@ mod contract;
 pub use record::{Connection, Intent, State};
 pub use records::{FoundSession, Keyed, Records, SessionBytes, SessionWrite};
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// The longest key and sealed value that any store takes: enough for the longest tokens seen, and little enough that no store needs a
@@ -123,6 +125,18 @@ pub enum StoreError {
     Damaged(String),
 }
 
+/// Who asks for a lease: random, one a flight, so that no two flights of any process are ever taken for each other.
+pub type Holder = [u8; 16];
+
+/// Whose a lease is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// The asker's, for the time it asked for.
+    Held,
+    /// Another's, for at most this long unless it is kept.
+    Taken { left: Duration },
+}
+
 /// The contract of every store, held by `store::contract`'s tests.
 ///
 /// - **Durable**: when `write` answers Ok, its whole batch survives a kill or power loss (memory: the process's life).
@@ -146,6 +160,24 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether a write could be taken now; what `/readyz` tells.
     fn ready(&self) -> Result<(), StoreError>;
+
+    /// Whether other processes may write the same records. Where they may, a refresh takes the connection's lease first.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Takes the lease named `key` for `ttl`, or keeps it for as long again if `holder` has it. A lease only spares calls; what is true is decided
+    /// by a write's [`Expect`]. It ends by itself, so that a killed holder blocks nobody for longer than `ttl`, by the store's own clock.
+    fn lease(&self, key: &[u8], holder: Holder, ttl: Duration) -> BoxFuture<'_, Result<Lease, StoreError>> {
+        let _ = (key, holder, ttl);
+        ready(Ok(Lease::Held)).boxed()
+    }
+
+    /// Lets go of the lease if `holder` still has it, so that the next one need not wait for its end.
+    fn release(&self, key: &[u8], holder: Holder) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = (key, holder);
+        ready(Ok(())).boxed()
+    }
 
     /// Waits until everything acknowledged is on disk and lets go of files and locks. Later calls fail with `Unavailable`.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
