@@ -49,6 +49,12 @@ class Report:
                 print(f"FAULT {self.faults[-1]}", flush=True)
         self.counts[name] = (cases, new)
 
+    def skip(self, name, why):
+        """Said loudly; where everything has to be there, a fault."""
+        print(f"{name}: SKIPPED, {why}", flush=True)
+        if os.environ.get("CI"):
+            self.faults.append(f"{name}: skipped")
+
     def table(self, name, head, rows):
         path = os.path.join(self.out, f"{name}.txt")
         rows = [[show(cell) for cell in row] for row in [head, *rows]]
@@ -123,7 +129,7 @@ def tunnels_part(asked, report):
     try:
         ours = proxies.Attache(asked.attache, routes=tunnels.ROUTE)
     except rig.Refused as refused:
-        print(f"tunnels: SKIPPED, this attache takes no `websocket` on a route: {str(refused).splitlines()[0][:160]}")
+        report.skip("tunnels", f"this attache takes no `websocket` on a route: {str(refused).splitlines()[0][:160]}")
         return
     try:
         rows, found = tunnels.suite(ours)
@@ -137,7 +143,7 @@ def h2_part(asked, report):
     with all_three(asked) as (ours, others):
         names = [other.name for other in others]
         if not frames.speaks_h2(ours.port):
-            print("h2: SKIPPED, this attache does not take HTTP/2 on its proxy listener")
+            report.skip("h2", "this attache does not take HTTP/2 on its proxy listener")
             return
         table, found = h2part.suite(ours, others)
         report.table("h2", [*HEAD[:5], *names, ""], table)
@@ -154,6 +160,7 @@ def h2_part(asked, report):
 def h2_tls(asked, report):
     """The same cases over TLS, where ALPN chooses."""
     if "openssl" in asked.without:
+        report.skip("h2 over TLS", "openssl is not there")
         return
     with tempfile.TemporaryDirectory(prefix="attache-tls-") as folder:
         ca, leaf, key = peers.certificate(folder)
@@ -162,7 +169,7 @@ def h2_tls(asked, report):
         try:
             ours = proxies.Attache(asked.attache, listen="{{bind: 127.0.0.1:{port}, tls: {{cert: %s, key: %s}}}}" % (leaf, key))
         except rig.Refused as refused:
-            print(f"h2 over TLS: SKIPPED, this attache takes no `tls` on its proxy listener: {str(refused).splitlines()[0][:120]}")
+            report.skip("h2 over TLS", f"this attache takes no `tls` on its proxy listener: {str(refused).splitlines()[0][:120]}")
             return
         try:
             _, found = h2part.suite(ours, [], context=context)
@@ -174,7 +181,7 @@ def h2_tls(asked, report):
 
 def peers_part(asked, report):
     if "openssl" in asked.without:
-        print("peers: SKIPPED, openssl is not there")
+        report.skip("peers", "openssl is not there")
         return
     rows, found = peerspart.suite(lambda routes, env: proxies.Attache(asked.attache, routes=routes, env=env, connect=False))
     report.table("peers", ["call", "peer", "outcome"], rows)
