@@ -123,6 +123,8 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     let addresses = |sets: &[Vec<Bound>]| -> Vec<SocketAddr> { sets.iter().take(1).flatten().filter_map(Bound::tcp).collect() };
     let (proxy, public, admin_at, health) = (addresses(&proxies), addresses(&publics), addresses(&admins), addresses(&healths));
     let origins: Vec<SocketAddr> = origin_sets.iter().flat_map(|sets| addresses(sets)).collect();
+    let origin_urls: Vec<String> =
+        startup.origins.iter().zip(&origin_sets).map(|(origin, sets)| listed(&addresses(sets), origin.tls)).collect();
     let proxies = workers_sets(&live, proxies, origin_sets);
 
     let workers = {
@@ -159,7 +161,7 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     Arc::clone(&live).spawn_watch(&tokio::runtime::Handle::current());
     let drain = startup.drain;
     tracing::info!(
-        proxy = %listed(&proxy, startup.proxy.tls), origins = (!origins.is_empty()).then(|| tracing::field::display(origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))), public = %connect.public_url(), admin = %listed(&admin_at, startup.admin.tls), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
+        proxy = %listed(&proxy, startup.proxy.tls), origins = (!origin_urls.is_empty()).then(|| tracing::field::display(origin_urls.join(" "))), public = %connect.public_url(), admin = %listed(&admin_at, startup.admin.tls), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
     );
     Ok(Running { proxy, origins, public, admin: admin_at, health, live, records, keeper, connect, phase, workers, drain })
 }

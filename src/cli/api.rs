@@ -4,7 +4,7 @@
 use super::{ConfigArg, Failure};
 use crate::app::{self, Offline, Settings};
 use crate::base::secret::Secret;
-use crate::config::{AdminToken, AdminTokens, Bind, Startup};
+use crate::config::{AdminToken, AdminTokens, Bind, ServerTls, Startup};
 use crate::upstream::{Fetch, TlsRoots};
 use bytes::Bytes;
 use clap::Args;
@@ -86,8 +86,9 @@ impl Api {
             };
         }
         let snapshot = crate::config::load(&target.config.config, &super::environment).map_err(Failure::usage)?;
+        let tls = snapshot.tls.admin.as_deref();
         for place in places(&snapshot.startup) {
-            let remote = Remote { fetch: Fetch::new(TlsRoots::system()), place, token: given.clone().or_else(|| token(&snapshot.startup)) };
+            let remote = Remote { fetch: fetch_of(tls), place, token: given.clone().or_else(|| token(&snapshot.startup)) };
             if remote.answers().await.is_ok() {
                 return Ok(Api::Server(remote));
             }
@@ -178,14 +179,22 @@ fn place(server: &str) -> Result<Place, Failure> {
 
 /// The addresses of the admin listener, as this machine can dial them.
 fn places(startup: &Startup) -> Vec<Place> {
+    let scheme = if startup.admin.tls { "https" } else { "http" };
     let one = |bind: &Bind| match bind {
         Bind::Unix(path) => Place::Unix(path.clone()),
-        Bind::Tcp(address) if address.ip().is_unspecified() => {
-            Place::Url(format!("http://{}", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())))
-        }
-        Bind::Tcp(address) => Place::Url(format!("http://{address}")),
+        Bind::Tcp(address) => Place::Url(format!("{scheme}://{}", dialable(*address))),
     };
     startup.admin.binds.iter().filter(|bind| !matches!(bind, Bind::Tcp(address) if address.port() == 0)).map(one).collect()
+}
+
+/// An address that this machine can dial: an unspecified one is reached by loopback.
+pub(super) fn dialable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() { SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()) } else { address }
+}
+
+/// A client for a listener of the config: where it has TLS, of that listener's very certificate, whose name needs not fit a loopback address.
+pub(super) fn fetch_of(tls: Option<&ServerTls>) -> Fetch {
+    Fetch::new(tls.map_or_else(TlsRoots::system, |tls| TlsRoots::only(tls.certificate.clone())))
 }
 
 /// The token that the config names and that may do most. A file that is not there is no fault: there may be no server either.

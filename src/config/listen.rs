@@ -232,7 +232,10 @@ pub(super) fn public_url(root: &Fields<'_>, public: &Listener) -> Url {
         Bind::Unix(_) => None,
     });
     #[expect(clippy::expect_used, reason = "a host and a number make a URL")]
-    let default = Url::parse(&format!("http://localhost:{}", port.unwrap_or(7071))).expect("a URL");
+    let default = {
+        let scheme = if public.tls { "https" } else { "http" };
+        Url::parse(&format!("{scheme}://localhost:{}", port.unwrap_or(7071))).expect("a URL")
+    };
     let Some(node) = root.get("public_url") else { return default };
     let Some(url) = scalar::any_url(node, root.problems) else { return default };
     if url.query().is_some() {

@@ -50,6 +50,7 @@ pub(super) fn read(listener: &Fields<'_>, sources: &Sources<'_>, for_: For) -> O
         }
     };
     let asks = client_ca.is_some();
+    let certificate = certified.end_entity_cert().ok()?.clone().into_owned();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
     let builder = match verifier {
@@ -61,7 +62,7 @@ pub(super) fn read(listener: &Fields<'_>, sources: &Sources<'_>, for_: For) -> O
         For::Proxy => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         For::Control => vec![b"http/1.1".to_vec()],
     };
-    Some(Arc::new(ServerTls { config: Arc::new(config), asks_certificate: asks }))
+    Some(Arc::new(ServerTls { config: Arc::new(config), certificate, asks_certificate: asks }))
 }
 
 /// The PEM text of a value. No fault shows a byte of it.

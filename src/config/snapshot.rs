@@ -130,6 +130,8 @@ pub struct ListenerTls {
 /// The server's side of TLS on one listener.
 pub struct ServerTls {
     pub config: Arc<rustls::ServerConfig>,
+    /// The listener's own certificate, by which the command line knows its server.
+    pub certificate: rustls::pki_types::CertificateDer<'static>,
     /// Whether clients are asked for a certificate (`client_ca`).
     pub asks_certificate: bool,
 }

@@ -76,8 +76,8 @@ pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     /// What every answer's `Vary` gains (contract §4).
     pub(crate) vary: HeaderValue,
-    /// The headers that credentials go into, which no trailer may name.
-    pub(crate) credentials: Box<[http::HeaderName]>,
+    /// The headers that credentials go into or routes' `headers` decide on, which no trailer may name.
+    pub(crate) guarded: Box<[http::HeaderName]>,
 }
 
 impl View {
@@ -86,8 +86,8 @@ impl View {
         let vary = format!("{}, {}", rules.header, rules.account_header);
         // Two header names and a comma are a header value; the fallback only ever widens what a cache must tell apart.
         let vary = HeaderValue::try_from(vary).unwrap_or_else(|_| HeaderValue::from_static("*"));
-        let credentials = trailers::credential_headers(&snapshot);
-        Rc::new(View { snapshot, vary, credentials })
+        let guarded = trailers::guarded_names(&snapshot);
+        Rc::new(View { snapshot, vary, guarded })
     }
 }
 

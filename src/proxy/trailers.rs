@@ -7,15 +7,17 @@ use crate::base::problem::PROXY_STATUS;
 use crate::config::Snapshot;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, SET_COOKIE, TRAILER};
 
-/// The headers that a credential goes into on any route. A trailer of such a name passes nowhere: no API reads its callers from trailers, and
-/// what a body under way may not say is so the same for all.
-pub(super) fn credential_headers(snapshot: &Snapshot) -> Box<[HeaderName]> {
-    let routes = snapshot.route_list.iter().chain(snapshot.origins.iter().filter_map(|origin| origin.route.as_ref()));
-    let names = routes.filter(|route| route.act_as.carries_token()).filter_map(|route| match route.attach.place() {
-        Place::Header(name) => Some(name.clone()),
-        Place::Query(_) => None,
-    });
-    let mut names: Vec<HeaderName> = names.collect();
+/// The headers that a credential goes into on any route, and those that a route's `headers` removes or sets. A trailer of such a name passes
+/// nowhere: no API reads its callers from trailers, and what a body under way may not say is so the same for all.
+pub(super) fn guarded_names(snapshot: &Snapshot) -> Box<[HeaderName]> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for route in snapshot.route_list.iter().chain(snapshot.origins.iter().filter_map(|origin| origin.route.as_ref())) {
+        match route.attach.place() {
+            Place::Header(name) if route.act_as.carries_token() => names.push(name.clone()),
+            Place::Header(_) | Place::Query(_) => {}
+        }
+        names.extend(route.headers.remove.iter().chain(route.headers.set.iter().map(|(name, _)| name)).cloned());
+    }
     names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     names.dedup();
     names.into()
@@ -30,7 +32,7 @@ pub(super) fn outgoing(trailers: HeaderMap, view: &View) -> Option<HeaderMap> {
             || is_twin(name, Some(&rules.header))
             || is_twin(name, Some(&rules.account_header))
             || [AUTHORIZATION, COOKIE, EXPECT, HOST, CONTENT_LENGTH, TRAILER].contains(name)
-            || view.credentials.iter().any(|header| header == name || is_twin(name, Some(header)))
+            || view.guarded.iter().any(|header| header == name || is_twin(name, Some(header)))
             || (callers.have_keys() && holds_key(value, callers))
     })
 }

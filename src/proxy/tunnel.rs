@@ -4,7 +4,7 @@ use super::context::CallLog;
 use crate::config::Route;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{Response, Version};
+use http::{Method, Response, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -29,7 +29,8 @@ pub(super) struct Wish {
 impl Wish {
     /// `None` where nothing is asked for that may be passed on: the request is then an ordinary one (RFC 9110 §7.8 lets a server ignore it).
     pub(super) fn of(route: &Route, head: &Parts, incoming: &Incoming) -> Option<Self> {
-        if !route.websocket || head.version != Version::HTTP_11 {
+        // RFC 6455 §4.1 has it begin by GET; another method's meaning would be lost in the tunnel.
+        if !route.websocket || head.version != Version::HTTP_11 || head.method != Method::GET {
             return None;
         }
         // With a body nobody could say where the tunnel begins.

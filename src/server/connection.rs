@@ -36,9 +36,10 @@ const STREAMS_MAX: u32 = 256;
 const RESETS_MAX: usize = 32;
 /// How many faults of its own streams a client may provoke us to reset (MadeYouReset, CVE-2025-8671), likewise.
 const PROVOKED_RESETS_MAX: usize = 64;
-/// What a client may send ahead on one stream, and on all of a connection together, in bytes.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a client may send ahead on one stream, in bytes: what HTTP/2 begins with (RFC 9113 §6.9.2), for the way is short.
+const STREAM_WINDOW: u32 = 65_535;
+/// And on all of a connection together: a connection may carry many users' calls, and uploads that stand still must leave the others their room.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX;
 /// How much of an answer waits in memory for a slow client, in bytes a stream.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
 /// A peer that is gone without a word is found out by a PING that nobody answers.

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod fetch;
 pub mod identity;
 pub mod origin;
+mod pinned;
 pub mod pool;
 pub mod reach;
 pub mod tls;

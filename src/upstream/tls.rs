@@ -1,8 +1,9 @@
 //! Whom we trust: the roots that upstream and token endpoint certificates are checked against.
 //!
-//! Deliberately absent: any switch that turns the checks off. An operator adds a root to the machine's own, or names a bundle in
+//! Deliberately absent: any switch that turns the checks off; the one check of another kind is `pinned.rs`. An operator adds a root to the machine's own, or names a bundle in
 //! `SSL_CERT_FILE`, which is read in place of the machine's.
 
+use super::pinned::Pinned;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
@@ -13,17 +14,24 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 /// Root certificates, read at the first use, and one client configuration per protocol list, so that TLS sessions are resumed.
 pub struct TlsRoots {
-    /// `None`: the machine's own.
-    given: Option<Vec<CertificateDer<'static>>>,
+    whom: Whom,
     /// Tells these roots from others, whose place in memory may have been theirs.
     serial: usize,
     store: OnceLock<Arc<RootCertStore>>,
     configs: Mutex<HashMap<Vec<Vec<u8>>, Arc<ClientConfig>>>,
 }
 
+enum Whom {
+    /// The machine's own roots.
+    System,
+    Roots(Vec<CertificateDer<'static>>),
+    /// The holder of one certificate.
+    Holder(Arc<Pinned>),
+}
+
 static SERIALS: AtomicUsize = AtomicUsize::new(0);
 
-static SYSTEM: LazyLock<Arc<TlsRoots>> = LazyLock::new(|| Arc::new(TlsRoots::of(None)));
+static SYSTEM: LazyLock<Arc<TlsRoots>> = LazyLock::new(|| Arc::new(TlsRoots::of(Whom::System)));
 
 impl TlsRoots {
     /// The machine's roots (or `SSL_CERT_FILE`'s), or Mozilla's where the machine has none. Read once for the process.
@@ -33,12 +41,17 @@ impl TlsRoots {
 
     /// These roots alone.
     pub fn with_roots(roots: Vec<CertificateDer<'static>>) -> Arc<Self> {
-        Arc::new(Self::of(Some(roots)))
+        Arc::new(Self::of(Whom::Roots(roots)))
     }
 
-    fn of(given: Option<Vec<CertificateDer<'static>>>) -> Self {
+    /// No root: the server that holds the key of this very certificate, under whatever name.
+    pub fn only(certificate: CertificateDer<'static>) -> Arc<Self> {
+        Arc::new(Self::of(Whom::Holder(Pinned::new(certificate))))
+    }
+
+    fn of(whom: Whom) -> Self {
         let serial = SERIALS.fetch_add(1, Ordering::Relaxed);
-        TlsRoots { given, serial, store: OnceLock::new(), configs: Mutex::default() }
+        TlsRoots { whom, serial, store: OnceLock::new(), configs: Mutex::default() }
     }
 
     /// The client side of TLS 1.2 and 1.3 that offers `alpn`, best first. Equal lists share one configuration and its session cache.
@@ -65,7 +78,10 @@ impl TlsRoots {
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("aws-lc-rs supports the default protocol versions");
-        let builder = builder.with_root_certificates(Arc::clone(self.roots()));
+        let builder = match &self.whom {
+            Whom::Holder(pinned) => builder.dangerous().with_custom_certificate_verifier(Arc::clone(pinned) as _),
+            Whom::System | Whom::Roots(_) => builder.with_root_certificates(Arc::clone(self.roots())),
+        };
         let mut config = match certificate {
             None => builder.with_no_client_auth(),
             Some(certificate) => builder.with_client_cert_resolver(certificate),
@@ -77,11 +93,10 @@ impl TlsRoots {
     fn roots(&self) -> &Arc<RootCertStore> {
         self.store.get_or_init(|| {
             let mut store = RootCertStore::empty();
-            match &self.given {
-                Some(given) => {
-                    store.add_parsable_certificates(given.iter().cloned());
-                }
-                None => add_system(&mut store),
+            match &self.whom {
+                Whom::System => add_system(&mut store),
+                Whom::Roots(given) => drop(store.add_parsable_certificates(given.iter().cloned())),
+                Whom::Holder(_) => {}
             }
             Arc::new(store)
         })
@@ -104,7 +119,7 @@ fn add_system(store: &mut RootCertStore) {
 
 impl fmt::Debug for TlsRoots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsRoots").field("given", &self.given.as_ref().map(Vec::len)).finish_non_exhaustive()
+        f.debug_struct("TlsRoots").field("serial", &self.serial).finish_non_exhaustive()
     }
 }
 

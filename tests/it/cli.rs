@@ -281,6 +281,36 @@ async fn a_run_serves_calls_and_a_second_one_is_told_who_has_the_port() {
 }
 
 #[tokio::test]
+async fn the_command_line_knows_a_server_with_tls_by_its_own_certificate() {
+    let made = rcgen::generate_simple_self_signed(vec!["attache.example".to_owned()]).expect("generated");
+    let (admin, public) = (free_port(), free_port());
+    let listen = format!(
+        "listen:\n  proxy: 127.0.0.1:0\n  public: {{bind: '127.0.0.1:{public}', tls: TLS}}\n  admin: {{bind: '127.0.0.1:{admin}', tls: TLS}}\n"
+    );
+    let config = listen.replace("TLS", "{cert: cert.pem, key: key.pem}") + &CONFIG[CONFIG.find("providers:").expect("there")..];
+    let folder = folder(&config);
+    fs::write(folder.path().join("cert.pem"), made.cert.pem()).expect("written");
+    fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).expect("written");
+    let mut attache = Process::spawn(folder.path(), &["run"], &[]);
+    attache.ready().await;
+    assert!(attache.err().contains(&format!("public=https://localhost:{public}")), "{}", attache.err());
+    ended(&run(folder.path(), &["health"]), 0);
+    // By the server: the store is locked.
+    let list = run(folder.path(), &["connections", "list"]);
+    ended(&list, 0);
+    // Another certificate than the server's is another server: it is given no token.
+    let other = rcgen::generate_simple_self_signed(vec!["attache.example".to_owned()]).expect("generated");
+    let elsewhere = self::folder(&config.replace(&public.to_string(), "0"));
+    fs::write(elsewhere.path().join("cert.pem"), other.cert.pem()).expect("written");
+    fs::write(elsewhere.path().join("key.pem"), other.signing_key.serialize_pem()).expect("written");
+    let refused = run(elsewhere.path(), &["health"]);
+    ended(&refused, 1);
+    assert!(refused.err.contains("TLS"), "{}", refused.err);
+    attache.signal(Signal::TERM);
+    assert_eq!(attache.ended().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_term_signal_lets_the_call_under_way_end() {
     let (sandbox, folder) = sandboxed(CONFIG).await;
     let mut attache = Process::spawn(folder.path(), &["run", "--workers", "2"], &[]);

@@ -92,7 +92,7 @@ impl Process {
         let line = log.lines().find(|line| line.contains("attache is ready")).expect("there");
         let address = |name: &str| {
             let text = line.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
-            let text = text.trim_start_matches(['=', '"', ':']).trim_start_matches("http://");
+            let text = text.trim_start_matches(['=', '"', ':']).trim_start_matches("http://").trim_start_matches("https://");
             text.split([' ', '"', ',']).next().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no address in {line}"))
         };
         (address("proxy"), address("admin"))

@@ -176,7 +176,7 @@ async fn threat_20_a_body_until_the_close_is_whole_over_tls_only_with_a_close_no
 /// that nobody checked.
 #[tokio::test]
 async fn threat_01_what_passes_as_no_header_passes_as_no_trailer() {
-    let (world, listener) = by_hand("    attach: {header: X-Api-Token}\n").await;
+    let (world, listener) = by_hand("    attach: {header: X-Api-Token}\n    headers: {remove: [X-Debug], set: {X-Tenant: a}}\n").await;
     let never = [
         "X-End-User",
         "X_End_User",
@@ -188,6 +188,8 @@ async fn threat_01_what_passes_as_no_header_passes_as_no_trailer() {
         "Content-Length",
         "X-Api-Token",
         "X_Api_Token",
+        "X-Debug",
+        "X-Tenant",
     ];
     let lines: String = never.iter().map(|name| format!("{name}: 7\r\n")).collect();
     for own in ["", "X-Sum: 1\r\n"] {

@@ -203,6 +203,11 @@ async fn threat_11_what_may_not_be_asked_for_goes_as_an_ordinary_request() {
     let _raw = ask(world.proxy, old).await;
     let mut upstream = accepted(&listener).await;
     assert!(!read_until(&mut upstream, "\r\n\r\n").await.to_ascii_lowercase().contains("upgrade:"));
+    // RFC 6455 begins by GET.
+    let post = get("/up/ws", WEBSOCKET).replacen("GET ", "POST ", 1);
+    let _raw = ask(world.proxy, post).await;
+    let mut upstream = accepted(&listener).await;
+    assert!(!read_until(&mut upstream, "\r\n\r\n").await.to_ascii_lowercase().contains("upgrade:"));
 }
 
 /// Taken out, the judging of `Origin` before the route is asked would fail it: pages may open WebSockets anywhere (no CORS stops them).
