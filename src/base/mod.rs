@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod credential;
+pub mod digest;
 pub mod ids;
 pub mod loopback;
 pub mod problem;

@@ -2,7 +2,7 @@
 //! to look at and whether anything truly changed.
 
 use super::yaml;
-use aws_lc_rs::digest::{SHA256, digest};
+use crate::base::digest::sha256;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -125,10 +125,4 @@ fn print_of(bytes: &io::Result<Vec<u8>>) -> [u8; 32] {
 
 fn print_of_names(names: &[PathBuf]) -> [u8; 32] {
     sha256(names.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join("\n").as_bytes())
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut print = [0; 32];
-    print.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    print
 }

@@ -1,6 +1,6 @@
 //! Which client app is calling, by the key it shows or the user id behind its unix socket, and what it may call.
 
-use aws_lc_rs::digest::{SHA256, digest};
+use crate::base::digest::sha256;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{HeaderMap, HeaderName, PROXY_AUTHORIZATION};
@@ -154,12 +154,6 @@ fn proxy_key_hash(credentials: &[u8]) -> Option<[u8; 32]> {
         return Some(sha256(&pair[colon + 1..]));
     }
     None
-}
-
-fn sha256(key: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, key).as_ref());
-    hash
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! at), extensions (`crit`), and the JWT crate's own reading of the clock.
 
 use super::end_user::check_name;
-use super::keyset::{KeySet, PublicKey, Published, sha256};
+use super::keyset::{KeySet, PublicKey, Published};
 use crate::base::clock::UnixMillis;
+use crate::base::digest::sha256;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde_json::Value;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The public keys by which end users' tokens are verified (RFC 7517), as read from the published set and as workers see it.
 
 use crate::base::clock::UnixMillis;
+use crate::base::digest::sha256;
 use arc_swap::{ArcSwapOption, Guard};
-use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde_json::Value;
@@ -207,12 +207,6 @@ impl Published {
     fn fetching(&self) -> MutexGuard<'_, Fetching> {
         self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut print = [0; 32];
-    print.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    print
 }
 
 #[cfg(test)]

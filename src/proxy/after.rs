@@ -4,11 +4,12 @@ use super::body::Upload;
 use super::error::ProxyError;
 use super::follow::{Answered, Asked, Hops, chase, discard, follow};
 use super::forward::{Call, answer, clean};
+use super::headers::is_json;
 use super::relay::ProxyBody;
 use crate::config::{ResponseAs, Special};
 use crate::route::SelectFault;
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, TRAILER};
+use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, TRAILER};
 use http::response::Parts;
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -113,13 +114,6 @@ async fn patiently<T>(part: impl Future<Output = T>, idle: Option<Duration>, dea
         None => Ok(part.await),
         Some(ends) => tokio::time::timeout_at(ends, part).await.map_err(|_| ProxyError::UpstreamTimeout),
     }
-}
-
-/// `application/json`, or another kind that says it is JSON (RFC 6839 §3.1). Some APIs name it as JavaScript.
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    matches!(kind.as_str(), "application/json" | "text/json" | "text/javascript" | "application/javascript") || kind.ends_with("+json")
 }
 
 /// What was selected, with the upstream's head as far as that still says something true.

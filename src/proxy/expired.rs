@@ -4,11 +4,12 @@
 //! came. Deliberately absent: a look into bodies with a content coding, which pass unread.
 
 use super::error::ProxyError;
+use super::headers::is_json;
 use crate::config::Timeouts;
 use crate::oauth::is_sign_of;
 use crate::provider::{Registration, Sign};
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_ENCODING, HeaderMap};
 use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
@@ -58,13 +59,6 @@ fn worth_reading(status: StatusCode, headers: &HeaderMap, body: &Incoming) -> bo
     let coded = headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
     let long = body.size_hint().lower() > READ_MAX as u64;
     !coded && !long && (!status.is_success() || is_json(headers))
-}
-
-/// `application/json` and its kin, whole documents all of them.
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.ends_with("/json") || essence.ends_with("+json")
 }
 
 /// Reads to the end; `None` where that is too far or too late.

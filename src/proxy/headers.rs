@@ -11,7 +11,7 @@ use crate::config::{HostSent, Route};
 use crate::identity::{Callers, EndUserRules};
 use crate::token::Own;
 use crate::upstream::Origin;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VARY, VIA};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VARY, VIA};
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -159,6 +159,13 @@ fn edit(sent: &mut HeaderMap, target: &Target<'_>) -> Result<(), crate::route::T
         sent.append(name, template.header_value(&target.captures)?);
     }
     Ok(())
+}
+
+/// `application/json`, or another kind that says it is JSON (RFC 6839 §3.1). Some APIs name it as JavaScript.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind.ends_with("/json") || kind.ends_with("+json") || matches!(kind.as_str(), "text/javascript" | "application/javascript")
 }
 
 /// `TE: trailers` is the one value a proxy may say for itself, since ours can carry them (RFC 9110 §10.1.4).

@@ -4,11 +4,11 @@
 //! current generation are good, those of the last one within the leeway, and any older one is a reuse, which ends the family (RFC 9700 §4.14.2).
 
 use crate::base::clock::UnixMillis;
+use crate::base::digest::sha256;
 use crate::base::ids::random_token;
 use crate::base::secret::Secret;
 use crate::sandbox::refused::Refused;
 use crate::sandbox::settings::Settings;
-use aws_lc_rs::digest;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,12 +28,6 @@ type Digest = [u8; 32];
 pub(super) type Scopes = Arc<[String]>;
 
 /// What a look-up compares: the time it takes tells nothing of the token itself.
-fn digest_of(token: &str) -> Digest {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-    bytes
-}
-
 pub(super) struct Grant {
     pub(super) user: Arc<str>,
     pub(super) client_id: Arc<str>,
@@ -142,26 +136,26 @@ impl Grants {
         let token = format!("sat_{}", random_token());
         let expires_at = now.plus(settings.access_token_life);
         let scopes = bearer.scopes.clone();
-        self.access.insert(digest_of(&token), Access { grant, bearer, expires_at });
+        self.access.insert(sha256(&token), Access { grant, bearer, expires_at });
         Issued { grant, access_token: token.into(), refresh_token: None, expires_at, scopes }
     }
 
     fn add_refresh(&mut self, grant: u64, generation: u64, now: UnixMillis) -> Secret {
         let token = format!("srt_{}", random_token());
-        self.refresh.insert(digest_of(&token), Refresh { grant, generation, issued_at: now });
+        self.refresh.insert(sha256(&token), Refresh { grant, generation, issued_at: now });
         token.into()
     }
 
     /// Whom a live access token is for.
     pub(super) fn bearer(&self, token: &str, now: UnixMillis) -> Option<(Bearer, UnixMillis)> {
-        let access = self.access.get(&digest_of(token))?;
+        let access = self.access.get(&sha256(token))?;
         let alive = access.grant.is_none_or(|id| self.grants.get(&id).is_some_and(|grant| grant.live));
         (alive && now < access.expires_at).then(|| (access.bearer.clone(), access.expires_at))
     }
 
     /// The grant of a refresh token that would still be taken.
     pub(super) fn refreshable(&self, settings: &Settings, token: &str, now: UnixMillis) -> Option<&Grant> {
-        let refresh = self.refresh.get(&digest_of(token))?;
+        let refresh = self.refresh.get(&sha256(token))?;
         let grant = self.grants.get(&refresh.grant).filter(|grant| grant.live)?;
         (!refresh.is_over(settings, now) && refresh.generation == grant.generation).then_some(grant)
     }
@@ -176,7 +170,7 @@ impl Grants {
         now: UnixMillis,
     ) -> Result<Issued, Refused> {
         let unknown = Refused::InvalidGrant("the refresh token is unknown");
-        let refresh = self.refresh.get(&digest_of(token)).ok_or(unknown)?;
+        let refresh = self.refresh.get(&sha256(token)).ok_or(unknown)?;
         let (id, generation, over) = (refresh.grant, refresh.generation, refresh.is_over(settings, now));
         let grant = self.grants.get_mut(&id).filter(|grant| *grant.client_id == *client_id).ok_or(unknown)?;
         if !grant.live {
@@ -215,7 +209,7 @@ impl Grants {
     pub(super) fn add_code(&mut self, approval: Approval, user: &str, now: UnixMillis) -> String {
         let code = format!("sac_{}", random_token());
         self.codes.retain(|_, code| now.since(code.issued_at) < CODE_MEMORY);
-        self.codes.insert(digest_of(&code), Code { approval, user: user.to_owned(), issued_at: now, spent: None });
+        self.codes.insert(sha256(&code), Code { approval, user: user.to_owned(), issued_at: now, spent: None });
         code
     }
 
@@ -230,7 +224,7 @@ impl Grants {
         now: UnixMillis,
     ) -> Result<Issued, Refused> {
         let unknown = Refused::InvalidGrant("the code is unknown");
-        let found = self.codes.get_mut(&digest_of(code)).filter(|code| code.approval.client_id == client_id).ok_or(unknown)?;
+        let found = self.codes.get_mut(&sha256(code)).filter(|code| code.approval.client_id == client_id).ok_or(unknown)?;
         if let Some(led_to) = found.spent {
             if let Some(grant) = led_to.and_then(|id| self.grants.get_mut(&id)) {
                 grant.live = false;
@@ -247,7 +241,7 @@ impl Grants {
         check_pkce(found.approval.challenge.as_deref(), verifier)?;
         let (user, scopes) = (found.user.clone(), found.approval.scopes.clone());
         let issued = self.issue(settings, client_id, &user, &scopes, now);
-        if let Some(found) = self.codes.get_mut(&digest_of(code)) {
+        if let Some(found) = self.codes.get_mut(&sha256(code)) {
             found.spent = Some(issued.grant);
         }
         Ok(issued)
@@ -255,7 +249,7 @@ impl Grants {
 
     /// RFC 7009 §2.1: a refresh token takes its whole grant with it, an access token goes alone. Another client's token is left as it is.
     pub(super) fn revoke(&mut self, client_id: &str, token: &str) {
-        let digest = digest_of(token);
+        let digest = sha256(token);
         if self.access.get(&digest).is_some_and(|access| *access.bearer.client_id == *client_id) {
             self.access.remove(&digest);
         }
@@ -311,7 +305,7 @@ fn check_pkce(challenge: Option<&str>, verifier: Option<&str>) -> Result<(), Ref
             if !is_pkce_text(verifier) {
                 return Err(Refused::InvalidRequest("the code_verifier is not 43 to 128 unreserved characters"));
             }
-            let expected = Secret::from(URL_SAFE_NO_PAD.encode(digest_of(verifier)));
+            let expected = Secret::from(URL_SAFE_NO_PAD.encode(sha256(verifier)));
             expected.matches(challenge.as_bytes()).then_some(()).ok_or(Refused::InvalidGrant("the code_verifier does not fit"))
         }
     }

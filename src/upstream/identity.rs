@@ -3,15 +3,14 @@
 //! A connection made as one identity serves no other: the pools know origins by the identity too, and each identity has TLS configurations,
 //! and so sessions to resume, of its own.
 
+use super::numbers::Numbers;
 use super::tls::TlsRoots;
-use aws_lc_rs::digest::{SHA256, digest};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a certificate and a key are no identity. Its words never hold a byte of either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +38,7 @@ struct Made {
     config: Arc<ClientConfig>,
 }
 
-static NUMBERS: LazyLock<Mutex<HashMap<[u8; 32], u32>>> = LazyLock::new(Mutex::default);
+static NUMBERS: Numbers = Numbers::new();
 
 impl TlsIdentity {
     /// Reads a chain, the client's own certificate first, and the key of that one.
@@ -53,9 +52,7 @@ impl TlsIdentity {
             all.extend_from_slice(&certificate.len().to_be_bytes());
             all.extend_from_slice(certificate);
         }
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, &all).as_ref());
-        Ok(TlsIdentity { number: number_of(hash), certified: Arc::new(certified), configs: Mutex::default() })
+        Ok(TlsIdentity { number: NUMBERS.of(&all), certified: Arc::new(certified), configs: Mutex::default() })
     }
 
     pub(super) fn number(&self) -> u32 {
@@ -92,13 +89,6 @@ pub fn certified(cert_pem: &str, key_pem: &str) -> Result<CertifiedKey, Identity
         Err(rustls::Error::InconsistentKeys(_)) => Err(IdentityFault::Mismatch),
         Err(_) => Err(IdentityFault::NoCertificate),
     }
-}
-
-fn number_of(hash: [u8; 32]) -> u32 {
-    // Taken at config load alone.
-    let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let next = u32::try_from(numbers.len() + 1).unwrap_or(u32::MAX);
-    *numbers.entry(hash).or_insert(next)
 }
 
 impl PartialEq for TlsIdentity {

@@ -6,6 +6,7 @@ pub mod connect;
 pub mod dns;
 pub mod fetch;
 pub mod identity;
+mod numbers;
 pub mod origin;
 mod pinned;
 pub mod pool;

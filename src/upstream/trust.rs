@@ -3,14 +3,13 @@
 //! A connection made on this trust serves no call made on another: the pools know origins by it, and it has TLS configurations, and so sessions
 //! to resume, of its own. Deliberately absent: any trust in a certificate because it was seen before, and any in none.
 
+use super::numbers::Numbers;
 use super::tls::TlsRoots;
-use aws_lc_rs::digest::{SHA256, digest};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Why a text is no bundle of authorities. Its words never hold a byte of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +29,7 @@ pub struct Trust {
     roots: Arc<TlsRoots>,
 }
 
-static NUMBERS: LazyLock<Mutex<HashMap<[u8; 32], u32>>> = LazyLock::new(Mutex::default);
+static NUMBERS: Numbers = Numbers::new();
 
 impl Trust {
     /// Reads one certificate or several, all of which are trusted.
@@ -54,9 +53,7 @@ impl Trust {
         all.sort_unstable();
         all.dedup();
         let joined: Vec<u8> = all.iter().flat_map(|root| root.len().to_be_bytes().into_iter().chain(root.iter().copied())).collect();
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, &joined).as_ref());
-        Ok(Trust { number: number_of(hash), roots: TlsRoots::with_roots(roots) })
+        Ok(Trust { number: NUMBERS.of(&joined), roots: TlsRoots::with_roots(roots) })
     }
 
     /// Tells it from every other; what is known by one trust alone is kept under it.
@@ -67,13 +64,6 @@ impl Trust {
     pub(super) fn roots(&self) -> &Arc<TlsRoots> {
         &self.roots
     }
-}
-
-fn number_of(hash: [u8; 32]) -> u32 {
-    // Taken at config load alone.
-    let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let next = u32::try_from(numbers.len() + 1).unwrap_or(u32::MAX);
-    *numbers.entry(hash).or_insert(next)
 }
 
 impl PartialEq for Trust {
