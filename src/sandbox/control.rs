@@ -191,6 +191,7 @@ fn shown(core: &Core) -> Value {
             "client_credentials_posts": counters.client_credentials_posts,
             "device_code_posts": counters.device_code_posts,
             "refreshes": counters.refreshes,
+            "late_refreshes": counters.late_refreshes,
             "reuse_detections": counters.reuse_detections,
             "revocations": counters.revocations,
             "authorizations": counters.authorizations,

@@ -23,6 +23,8 @@ pub struct Counters {
     pub device_code_posts: u64,
     /// Refreshes that gave new tokens.
     pub refreshes: u64,
+    /// Those among them by the last refresh token instead of the current one, within the leeway.
+    pub late_refreshes: u64,
     /// Grants that a reused refresh token has ended.
     pub reuse_detections: u64,
     pub revocations: u64,
@@ -137,6 +139,10 @@ impl Core {
 
     pub(super) fn count(&self) -> Counters {
         let counting = &self.counters;
+        let (late_refreshes, reuse_detections) = {
+            let grants = self.grants();
+            (grants.late_refreshes(), grants.reuse_detections())
+        };
         Counters {
             token_posts: counting.token_posts.load(Relaxed),
             authorization_code_posts: counting.codes.load(Relaxed),
@@ -144,7 +150,8 @@ impl Core {
             client_credentials_posts: counting.client_credentials.load(Relaxed),
             device_code_posts: counting.device_codes.load(Relaxed),
             refreshes: counting.refreshes.load(Relaxed),
-            reuse_detections: self.grants().reuse_detections(),
+            late_refreshes,
+            reuse_detections,
             revocations: counting.revocations.load(Relaxed),
             authorizations: counting.authorizations.load(Relaxed),
             api_calls: counting.api_calls.load(Relaxed),

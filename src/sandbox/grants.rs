@@ -91,6 +91,7 @@ pub(super) struct Grants {
     refresh: HashMap<Digest, Refresh>,
     codes: HashMap<Digest, Code>,
     last_grant: u64,
+    late_refreshes: u64,
     reuse_detections: u64,
     tokens_issued: u64,
 }
@@ -98,6 +99,10 @@ pub(super) struct Grants {
 impl Grants {
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Grant)> {
         self.grants.iter().map(|(id, grant)| (*id, grant))
+    }
+
+    pub(super) fn late_refreshes(&self) -> u64 {
+        self.late_refreshes
     }
 
     pub(super) fn reuse_detections(&self) -> u64 {
@@ -194,6 +199,7 @@ impl Grants {
             Some(_) => return Err(Refused::InvalidScope("a refresh cannot widen the scopes")),
         };
         grant.refreshes += 1;
+        self.late_refreshes += u64::from(last);
         if current && settings.rotate {
             grant.generation += 1;
             grant.rotated_at = now;

@@ -10,15 +10,18 @@ killed once more on its way up); then every connection must be refreshed once mo
 """
 
 import argparse
+import base64
 import http.client
 import json
+import os
 import random
 import sys
 import threading
 import time
 
 sys.dont_write_bytecode = True
-from rig import Refused, Rig, call  # noqa: E402  (no bytecode left in the tree)
+from databases import database, missing, store_lines  # noqa: E402  (no bytecode left in the tree)
+from rig import Refused, Rig, call  # noqa: E402
 
 THREADS = 6
 VERIFY_WITHIN_S = 30
@@ -256,17 +259,24 @@ def main():
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--leeway", type=int, default=10, metavar="SECONDS")
     parser.add_argument("--connections", type=int, default=20)
+    parser.add_argument("--store", choices=["sled", "postgres", "redis"], default="sled", help="the shared ones are started here")
     parser.add_argument("--seed", type=int, default=None, help="for the moments and users; threads still race")
     parser.add_argument("--keep", action="store_true", help="keep the folder with config, store and logs")
     arguments = parser.parse_args()
     if arguments.seed is None:
         arguments.seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {arguments.seed}")
+    if lacks := missing(arguments.store):
+        print(f"SKIPPED: {arguments.store} needs {', '.join(lacks)}")
+        sys.exit(1 if os.environ.get("CI") else 0)
+    base = None if arguments.store == "sled" else database(arguments.store)
+    store = {} if base is None else {"store": store_lines(arguments.store, base.url(), base64.b64encode(os.urandom(32)).decode()).rstrip("\n")}
     rig = Rig(
         arguments.attache,
         ["--token-life", TOKEN_LIFE, "--reuse-leeway", f"{arguments.leeway}s"],
         PROVIDER_KEYS,
         log="warn,attache::app=info,attache::token=info",
+        **store,
     )
     rounds = None
     try:
@@ -276,6 +286,8 @@ def main():
     finally:
         keep = arguments.keep or rounds is None or rounds.failed > 0
         rig.close(keep)
+        if base is not None:
+            base.close()
         if keep:
             print(f"config, store and logs are kept in {rig.folder}")
     print(

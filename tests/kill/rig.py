@@ -26,7 +26,7 @@ listen:
   public: 127.0.0.1:{public}
   admin: 127.0.0.1:{admin}
 store:
-  sled: {{path: ./attache.db}}
+{store}
 providers:
   sandbox:
     client_id: {client_id}
@@ -150,11 +150,11 @@ class Process:
 class Rig:
     """A sandbox and an attache that routes `/sandbox/…` to its API."""
 
-    def __init__(self, attache, sandbox_args=(), provider_keys="", log="info"):
+    def __init__(self, attache, sandbox_args=(), provider_keys="", log="info", store="  sled: {path: ./attache.db}"):
         self.attache = os.path.abspath(attache)
         self.folder = tempfile.mkdtemp(prefix="attache-rig-")
         self.sandbox_port, self.proxy_port, self.public_port, self.admin_port = free_ports(4)
-        self.provider_keys = provider_keys
+        self.provider_keys, self.store = provider_keys, store
         listen = f"127.0.0.1:{self.sandbox_port}"
         self.sandbox = Process([self.attache, "sandbox", "--listen", listen, *sandbox_args], self.folder, "sandbox.log", {"RUST_LOG": "warn,attache::cli=info"})
         self.server = Process([self.attache, "--log-format", "json", "run", "-c", "routes.yaml"], self.folder, "attache.log", {"RUST_LOG": log})
@@ -168,7 +168,7 @@ class Rig:
     def write_routes(self):
         keys = "".join(f"    {line}\n" for line in self.provider_keys.splitlines())
         text = ROUTES.format(
-            proxy=self.proxy_port, public=self.public_port, admin=self.admin_port, sandbox=self.sandbox_port,
+            store=self.store, proxy=self.proxy_port, public=self.public_port, admin=self.admin_port, sandbox=self.sandbox_port,
             client_id=CLIENT_ID, client_secret=CLIENT_SECRET, provider_keys=keys,
         )
         with open(os.path.join(self.folder, "routes.yaml"), "w", encoding="utf-8") as routes:

@@ -105,7 +105,8 @@ async fn a_rotated_token_is_good_again_within_the_leeway() {
     assert_ne!(text(&again, "refresh_token"), text(&second, "refresh_token"));
     assert_eq!(world.refresh(text(&again, "refresh_token")).await.status, StatusCode::OK);
     let counters = world.sandbox.counters();
-    assert_eq!((counters.token_posts, counters.refresh_posts, counters.refreshes, counters.reuse_detections), (3, 3, 3, 0));
+    assert_eq!((counters.token_posts, counters.refresh_posts, counters.refreshes), (3, 3, 3));
+    assert_eq!((counters.late_refreshes, counters.reuse_detections), (1, 0));
 }
 
 #[tokio::test]
