@@ -6,6 +6,7 @@ use crate::base::secret::Secret;
 use crate::config::{AdminToken, AdminTokens, ConfigErrors, KeySource, Live, Startup, StoreKind};
 use crate::connect::Connect;
 use crate::identity::Keys;
+use crate::metrics::Metrics;
 use crate::oauth::{KeySets, TokenClient};
 use crate::proxy::{Proxy, Via};
 use crate::server::admin::{self, Admin};
@@ -117,7 +118,8 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
 
     let control_plane = tokio::runtime::Handle::current();
     let client = TokenClient::new(Fetch::new(Arc::clone(&settings.tls)), Arc::clone(&settings.clock));
-    let keeper = Keeper::new(records.clone(), client.clone(), Arc::clone(&settings.clock), control_plane);
+    let metrics = Metrics::new();
+    let keeper = Keeper::counting(records.clone(), client.clone(), Arc::clone(&settings.clock), control_plane, metrics.events().clone());
     keeper.recover().await?;
     let (phase, phases) = watch::channel(Phase::Serving);
     let addresses = |sets: &[Vec<Bound>]| -> Vec<SocketAddr> { sets.iter().take(1).flatten().filter_map(Bound::tcp).collect() };
@@ -128,23 +130,28 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     let proxies = workers_sets(&live, proxies, origin_sets);
 
     let workers = {
-        let (live, keeper) = (Arc::clone(&live), Arc::clone(&keeper));
+        let (live, keeper, metrics) = (Arc::clone(&live), Arc::clone(&keeper), Arc::clone(&metrics));
         let connector = Connector::new(&settings.tls);
         let key_sets = KeySets::new(Fetch::new(Arc::clone(&settings.tls)), Arc::clone(&settings.clock), tokio::runtime::Handle::current());
         prepare_key_sets(&live, key_sets.clone());
-        Workers::start(proxies, &phases, move || Proxy::new(Arc::clone(&live), Arc::clone(&keeper), key_sets.clone(), connector.clone()))?
+        Workers::start(proxies, &phases, move || {
+            Proxy::new(Arc::clone(&live), Arc::clone(&keeper), key_sets.clone(), connector.clone(), metrics.worker())
+        })?
     };
     let public_url = public_url(startup, &public);
     let connect = Connect::new(records.clone(), client, Arc::clone(&keeper), Arc::clone(&settings.clock), Arc::clone(&live), public_url);
     connect.resume_devices().await?;
     connect.spawn_sweep();
+    if snapshot.metrics.enabled {
+        keeper.spawn_census();
+    }
     let pages = Public::new(Arc::clone(&connect));
     for bound in publics.into_iter().flatten() {
         let pages = Arc::clone(&pages);
         let entry = Entry::strangers(tls_of(&live, startup.public.tls, Which::Public), startup.public.per_address_max);
         control::serve(bound, entry, phases.clone(), move |peer, request| Arc::clone(&pages).handle(peer, request))?;
     }
-    let admin = Admin::new(Arc::clone(&connect), tokens, admin_peers(startup), startup.admin.hosts.clone());
+    let admin = Admin::new(Arc::clone(&connect), metrics, tokens, admin_peers(startup), startup.admin.hosts.clone());
     for bound in admins.into_iter().flatten() {
         let admin = Arc::clone(&admin);
         let entry = Entry::known(tls_of(&live, startup.admin.tls, Which::Admin));
@@ -287,7 +294,7 @@ pub async fn offline(settings: Settings) -> Result<Offline, AppError> {
     let keeper = Keeper::new(records.clone(), client.clone(), Arc::clone(&settings.clock), tokio::runtime::Handle::current());
     let public_url = snapshot.startup.public_url.clone();
     let connect = Connect::new(records.clone(), client, Arc::clone(&keeper), settings.clock, Arc::clone(&live), public_url);
-    let admin = Admin::new(Arc::clone(&connect), Vec::new(), Vec::new(), Vec::new());
+    let admin = Admin::new(Arc::clone(&connect), Metrics::new(), Vec::new(), Vec::new(), Vec::new());
     Ok(Offline { live, connect, admin, keeper, records, phase: watch::channel(Phase::Serving).0 })
 }
 

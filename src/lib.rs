@@ -31,6 +31,7 @@ pub mod config;
 pub mod connect;
 pub mod identity;
 pub mod limit;
+pub mod metrics;
 pub mod oauth;
 pub mod provider;
 pub mod proxy;

@@ -7,7 +7,7 @@ use super::providers::{self, Definition};
 use super::registration::{self, Missing};
 use super::snapshot::{Guard, Snapshot, Startup};
 use super::sources::{Env, Prints, Sources};
-use super::{interpolate, listen, origins, people, routes, startup, upstreams, yaml};
+use super::{interpolate, listen, metrics, origins, people, routes, startup, upstreams, yaml};
 use crate::base::secret::Secret;
 use std::path::Path;
 use std::sync::Arc;
@@ -167,6 +167,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     }
     let (drain, connect) = (startup::drain(&fields), startup::connect(&fields, sources));
     let bounds = upstreams::upstreams(&fields);
+    let metrics = metrics::read(&fields);
     fields.finish();
     let guard = guard(&listen.proxy.hosts, &routes.hosts, listen.allowed_origins);
     let listeners: Vec<_> = origins.iter().map(|origin| origin.listener.clone()).collect();
@@ -200,6 +201,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         callers,
         guard,
         bounds,
+        metrics,
         connect,
         warnings: Vec::new(),
         tls,

@@ -17,6 +17,7 @@ mod listen;
 mod listen_tls;
 mod load;
 mod logo;
+mod metrics;
 mod mint;
 mod node;
 mod oauth1;
@@ -45,8 +46,8 @@ pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
     ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener,
-    ListenerTls, Logo, OriginListener, ResponseAs, Retry, Route, RouteOrigin, SendAs, ServerTls, Snapshot, Special, Startup, StoreKind,
-    Timeouts,
+    ListenerTls, Logo, MetricsRules, OriginListener, ResponseAs, Retry, Route, RouteOrigin, SendAs, ServerTls, Snapshot, Special, Startup,
+    StoreKind, Timeouts,
 };
 pub use sources::Env;
 

@@ -56,6 +56,8 @@ struct Config {
     routes: Option<Vec<Route>>,
     /// How much is sent to upstreams at once, and when one that is down is left alone.
     upstreams: Option<Upstreams>,
+    /// Whether calls are counted, and who may read `/metrics`.
+    metrics: Option<Metrics>,
     /// How Attaché stops. A change needs a restart.
     shutdown: Option<Shutdown>,
     /// How the connect pages look and where they may lead.
@@ -477,6 +479,16 @@ struct Retry {
 enum RetryOn {
     Status(Count),
     Word(RetryWord),
+}
+
+/// The counts at `/metrics`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Metrics {
+    /// `false`: calls are not counted, and there is no `/metrics`. On by default.
+    enabled: Option<Flag>,
+    /// Show `/metrics` on the health listener too, without a token: for a scraper that comes from outside. Off by default.
+    on_health: Option<Flag>,
 }
 
 /// Limits of what is sent to upstreams. Numbers are of one upstream and one worker; there is a worker a core.

@@ -16,6 +16,7 @@ use super::upstream_url::{self, Target};
 use super::upstreams;
 use crate::attach::Scheme;
 use crate::identity::EndUserRules;
+use crate::metrics::Slot;
 use crate::provider::{Mint, Registration};
 use crate::route::{Names, Need, Overlap, Pattern, Reverse, Rewrite, Table, Upstreams};
 use http::HeaderValue;
@@ -206,7 +207,9 @@ pub(super) fn read_route(fields: &Fields<'_>, known: &Known<'_>, taking: &Taking
         Some(registration) => !needs.is_empty() || matches!(origin, RouteOrigin::PerConnection(_)) || !registration.dialect.api.is_empty(),
         None => false,
     };
+    let slot = Slot::of(name, provider.as_ref().map_or("", |provider| &provider.id));
     Some(Route {
+        slot,
         name: name.into(),
         matches: matches.into(),
         act_as,

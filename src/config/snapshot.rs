@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub guard: Guard,
     /// `upstreams:`.
     pub bounds: Bounds,
+    /// Whether calls are counted, and where `/metrics` is shown.
+    pub metrics: MetricsRules,
     /// `connect:`: how the connect pages look and where they may lead.
     pub connect: Connect,
     /// What the operator should know though nothing is wrong: an optional provider that is off, thin provider facts.
@@ -140,6 +142,21 @@ pub struct ServerTls {
 impl std::fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServerTls").field("asks_certificate", &self.asks_certificate).finish_non_exhaustive()
+    }
+}
+
+/// `metrics:`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsRules {
+    /// Whether calls are counted, and `/metrics` is there.
+    pub enabled: bool,
+    /// Whether the health listener has `/metrics` too, without a token.
+    pub on_health: bool,
+}
+
+impl Default for MetricsRules {
+    fn default() -> Self {
+        MetricsRules { enabled: true, on_health: false }
     }
 }
 
@@ -311,6 +328,8 @@ pub enum HostSent {
 /// A checked route.
 #[derive(Debug, Clone)]
 pub struct Route {
+    /// Where its calls are counted.
+    pub slot: crate::metrics::Slot,
     /// `name`, or the match itself where it has none; unique.
     pub name: Box<str>,
     /// `match` as written.

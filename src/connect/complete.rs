@@ -101,6 +101,7 @@ impl Connect {
                 Ok(()) => {
                     self.keeper.forget(key.borrow());
                     further.iter().for_each(|(also, _)| self.keeper.forget(also.key.borrow()));
+                    self.keeper.events().connected(&key.provider);
                     tracing::info!(event = "connection.created", provider.id = %key.provider, connection.id = %record.id, "the app completed a connection");
                     return Ok(record);
                 }

@@ -159,6 +159,7 @@ impl Connect {
             match self.records.settle(&connection, expect).await {
                 Ok(_) => {
                     self.keeper.forget(connection.key.borrow());
+                    self.keeper.events().connected(&connection.key.provider);
                     tracing::info!(event = "connection.created", provider.id = %connection.key.provider, connection.id = %connection.id, is_new, "a connection was imported");
                     return Ok(Written { connection, is_new });
                 }

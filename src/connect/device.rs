@@ -288,6 +288,7 @@ impl Connect {
             Ok(record) => {
                 self.keeper.forget(device.key.borrow());
                 gained.further_keys().for_each(|key| self.keeper.forget(key.borrow()));
+                self.keeper.events().connected(&registration.id);
                 tracing::info!(event = "connection.created", provider.id = %registration.id, connection.id = %record.id, "an end user connected by a device code");
                 DeviceState::Connected
             }

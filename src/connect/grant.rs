@@ -118,6 +118,9 @@ impl Connect {
                 Ok(record) => {
                     self.keeper.forget(key.borrow());
                     gained.further_keys().for_each(|key| self.keeper.forget(key.borrow()));
+                    if completion.is_none() {
+                        self.keeper.events().connected(&key.provider);
+                    }
                     tell(&record, completion.is_some());
                     return Ok(landing(&found.session, &registration.id, Outcome::Connected, completion.as_deref(), record.missing_scopes));
                 }

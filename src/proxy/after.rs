@@ -126,8 +126,8 @@ fn own(call: &Call<'_>, mut head: Parts, body: Bytes) -> Response<ProxyBody> {
 /// An answer that is told to the log here, because no body streams.
 fn whole(call: &Call<'_>, mut head: Parts, body: Option<Bytes>) -> Response<ProxyBody> {
     clean(call, &mut head);
-    if let Some(log) = call.cx.take_log() {
-        log.tell(head.status.as_u16(), body.as_ref().map_or(0, |body| body.len() as u64), true, None);
+    if let Some(account) = call.cx.take_account() {
+        account.tell(head.status.as_u16(), body.as_ref().map_or(0, |body| body.len() as u64), true, None);
     }
     Response::from_parts(head, ProxyBody::Own(body))
 }

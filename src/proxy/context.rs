@@ -1,14 +1,15 @@
-//! What is known of one call besides its bytes: ids, start, what the log line will say.
+//! What is known of one call besides its bytes: ids, start, what its end will tell to the metrics and the log.
 
 use crate::base::ids::random_bytes;
 use crate::config::Route;
+use crate::metrics::{Ended, Meter, Meters, Slot};
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -79,8 +80,8 @@ pub(crate) struct Context {
     pub(super) request_id: HeaderValue,
     /// Set when the client sent none: a trace begins here (W3C Trace Context §3.2, not sampled).
     pub(super) traceparent: Option<HeaderValue>,
-    /// There only when the call log is on.
-    log: RefCell<Option<CallLog>>,
+    /// There only when calls are counted or logged.
+    account: RefCell<Option<Account>>,
     /// Handed on to the answer's body, where there is one to come.
     pub(super) in_flight: RefCell<Option<InFlight>>,
     waited: Cell<bool>,
@@ -88,46 +89,78 @@ pub(crate) struct Context {
     may_be_token: Cell<bool>,
 }
 
-/// What the log line says, kept only when the log is on.
+/// What a call's end tells, gathered on its way.
 #[derive(Debug)]
-pub(crate) struct CallLog {
+pub(crate) struct Account {
     started: Instant,
-    method: Method,
-    request_id: HeaderValue,
-    route: Option<Arc<Route>>,
+    /// The last sending to the upstream.
+    sent: Option<Instant>,
+    /// From there to the head of its answer.
+    upstream: Option<Duration>,
+    /// Its route's; `None` while there is none.
+    meter: Option<Rc<Meter>>,
+    /// Whom the call is counted with, where calls are counted.
+    meters: Option<Rc<Meters>>,
     replays: u32,
     waited: bool,
+    line: Option<Line>,
+}
+
+/// What the log line says besides.
+#[derive(Debug)]
+struct Line {
+    method: Method,
+    request_id: HeaderValue,
 }
 
 impl Context {
-    pub(super) fn open<B>(ids: &Ids, request: &Request<B>) -> Self {
+    /// `meters`: where calls are counted.
+    pub(super) fn open<B>(ids: &Ids, request: &Request<B>, meters: Option<&Rc<Meters>>) -> Self {
         let headers = request.headers();
         let request_id = match headers.get(REQUEST_ID) {
             Some(given) if well_formed(given) => given.clone(),
             _ => ids.hex(2, "", &[], "").unwrap_or_else(|| HeaderValue::from_static("0")),
         };
         let traceparent = if headers.contains_key(TRACEPARENT) { None } else { ids.hex(3, "00-", &[2], "-00") };
-        let log = tracing::enabled!(target: CALL_LOG, tracing::Level::INFO).then(|| CallLog {
+        let line = tracing::enabled!(target: CALL_LOG, tracing::Level::INFO)
+            .then(|| Line { method: request.method().clone(), request_id: request_id.clone() });
+        let account = (line.is_some() || meters.is_some()).then(|| Account {
             started: Instant::now(),
-            method: request.method().clone(),
-            request_id: request_id.clone(),
-            route: None,
+            sent: None,
+            upstream: None,
+            meter: None,
+            meters: meters.cloned(),
             replays: 0,
             waited: false,
+            line,
         });
         Context {
             request_id,
             traceparent,
-            log: RefCell::new(log),
+            account: RefCell::new(account),
             in_flight: RefCell::new(None),
             waited: Cell::new(false),
             may_be_token: Cell::new(false),
         }
     }
 
-    pub(super) fn routed(&self, route: &Arc<Route>) {
-        if let Some(log) = &mut *self.log.borrow_mut() {
-            log.route = Some(Arc::clone(route));
+    pub(super) fn routed(&self, meters: &Meters, route: &Route) {
+        if let Some(account) = &mut *self.account.borrow_mut() {
+            account.meter = Some(meters.at(route.slot, || (&route.name, route.provider.as_ref().map_or("", |provider| &provider.id))));
+        }
+    }
+
+    /// The call goes to the upstream now, for the first time or again.
+    pub(super) fn sending(&self) {
+        if let Some(account) = &mut *self.account.borrow_mut() {
+            account.sent = Some(Instant::now());
+        }
+    }
+
+    /// The head of the upstream's answer is here.
+    pub(super) fn answered(&self) {
+        if let Some(account) = &mut *self.account.borrow_mut() {
+            account.upstream = account.sent.map(|sent| sent.elapsed());
         }
     }
 
@@ -145,45 +178,54 @@ impl Context {
     }
 
     pub(super) fn replayed(&self) {
-        if let Some(log) = &mut *self.log.borrow_mut() {
-            log.replays += 1;
+        if let Some(account) = &mut *self.account.borrow_mut() {
+            account.replays += 1;
         }
     }
 
-    /// The log line's facts, to be told at the end of the response's body.
-    pub(super) fn take_log(&self) -> Option<CallLog> {
-        let mut log = self.log.borrow_mut().take()?;
-        log.waited = self.waited.get();
-        Some(log)
+    /// What is to be told at the end of the response's body.
+    pub(super) fn take_account(&self) -> Option<Account> {
+        let mut account = self.account.borrow_mut().take()?;
+        account.waited = self.waited.get();
+        Some(account)
     }
 }
 
 /// A call whose client left before its answer began had effects all the same: its line is told here.
 impl Drop for Context {
     fn drop(&mut self) {
-        if let Some(log) = self.take_log() {
-            log.tell(499, 0, false, Some("client-gone"));
+        if let Some(account) = self.take_account() {
+            account.tell(499, 0, false, Some("client-gone"));
         }
     }
 }
 
-impl CallLog {
-    /// One line a call, at the end of its body.
+impl Account {
+    /// Once a call, at the end of its body.
     pub(super) fn tell(self, status: u16, bytes: u64, whole: bool, error: Option<&'static str>) {
-        self.line(status, (bytes, None), whole, error);
+        self.end(status, (bytes, None), whole, error);
     }
 
-    /// The line of a tunnel, at its end: bytes to the client and to the upstream.
+    /// At the end of a tunnel: bytes to the client and to the upstream.
     pub(super) fn tell_tunnel(self, (down, up): (u64, u64), whole: bool, error: Option<&'static str>) {
-        self.line(101, (down, Some(up)), whole, error);
+        self.end(101, (down, Some(up)), whole, error);
     }
 
-    fn line(self, status: u16, (bytes, sent): (u64, Option<u64>), whole: bool, error: Option<&'static str>) {
-        let route = self.route.as_deref();
-        let route_name = route.map(|route| &*route.name);
-        let provider_id = route.and_then(|route| route.provider.as_ref()).map(|provider| &*provider.id);
-        let took_ms = (self.started.elapsed().as_secs_f64() * 1e5).round() / 100.0;
-        let request_id = self.request_id.to_str().unwrap_or_default();
+    fn end(self, status: u16, (bytes, sent): (u64, Option<u64>), whole: bool, error: Option<&'static str>) {
+        let took = self.started.elapsed();
+        if let Some(meters) = &self.meters {
+            let (upstream, waited_for_token, repeated) = (self.upstream, self.waited, self.replays);
+            let ended = Ended { status, took, upstream, bytes, waited_for_token, repeated, whole, error };
+            match &self.meter {
+                Some(meter) => meter.count(&ended),
+                None => meters.at(Slot::NONE, || ("", "")).count(&ended),
+            }
+        }
+        let Some(line) = &self.line else { return };
+        let named = |name: fn(&Meter) -> &str| self.meter.as_deref().map(name).filter(|name| !name.is_empty());
+        let (route_name, provider_id) = (named(Meter::route), named(Meter::provider));
+        let (took_ms, upstream_ms) = (millis(took), self.upstream.map(millis));
+        let request_id = line.request_id.to_str().unwrap_or_default();
         let cut = !whole;
         tracing::info!(
             target: CALL_LOG,
@@ -191,11 +233,12 @@ impl CallLog {
                 request.id = request_id,
                 route.name = route_name,
                 provider.id = provider_id,
-                http.method = %self.method,
+                http.method = %line.method,
                 http.status = status,
                 body.bytes = bytes,
                 tunnel.bytes_sent = sent,
                 took_ms,
+                upstream_ms,
                 waited_for_token = self.waited,
                 replays = self.replays,
                 cut,
@@ -204,6 +247,11 @@ impl CallLog {
             "call"
         );
     }
+}
+
+/// To a hundredth.
+fn millis(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1e5).round() / 100.0
 }
 
 /// A request id that may be kept: up to 128 visible characters without quotes or separators, so that it is safe in any log.
@@ -221,7 +269,7 @@ mod tests {
         let ids = Ids::new();
         let open = |id: &'static [u8]| {
             let request = Request::builder().header("x-request-id", HeaderValue::from_bytes(id).expect("valid")).body(()).expect("valid");
-            Context::open(&ids, &request).request_id.clone()
+            Context::open(&ids, &request, None).request_id.clone()
         };
         assert_eq!(open(b"req-1.a:b"), "req-1.a:b");
         for hostile in [&b"a b"[..], b"a\"b", b"", b"\xc3\xa9"] {
@@ -232,10 +280,10 @@ mod tests {
     #[test]
     fn a_trace_is_begun_in_the_standard_form_or_carried() {
         let ids = Ids::new();
-        let begun = Context::open(&ids, &Request::new(())).traceparent.clone().expect("begun");
+        let begun = Context::open(&ids, &Request::new(()), None).traceparent.clone().expect("begun");
         let parts: Vec<_> = begun.to_str().expect("ascii").split('-').map(str::len).collect();
         assert_eq!(parts, [2, 32, 16, 2]);
         let carried = Request::builder().header("traceparent", "00-a-b-01").body(()).expect("valid");
-        assert!(Context::open(&ids, &carried).traceparent.is_none());
+        assert!(Context::open(&ids, &carried, None).traceparent.is_none());
     }
 }

@@ -273,8 +273,8 @@ impl ProxyError {
         }
         let problem = problem.header(VARY, view.vary.clone()).header(REQUEST_ID, cx.request_id.clone());
         let (head, body) = problem.into_response().into_parts();
-        if let Some(log) = cx.take_log() {
-            log.tell(status.as_u16(), body.len() as u64, true, Some(name));
+        if let Some(account) = cx.take_account() {
+            account.tell(status.as_u16(), body.len() as u64, true, Some(name));
         }
         Response::from_parts(head, ProxyBody::Own(Some(body)))
     }

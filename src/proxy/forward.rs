@@ -116,8 +116,10 @@ pub(super) async fn forward(
         }
         expect::say(&mut request);
         let path = route.special.is_some().then(|| request.uri().path().to_owned());
+        call.cx.sending();
         match exchange(pool, origin, &route.timeouts, deadline, request, upload.as_deref()).await {
             Ok((mut response, lease)) => {
+                call.cx.answered();
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return match wish {
                         Some((wish, tunnels)) if wish.is_granted(response.headers()) => {
@@ -425,7 +427,7 @@ fn switch(
     headers::answer(&mut headers, call.view, call.cx, call.target.route);
     wish.say(&mut headers);
     *answer.headers_mut() = headers;
-    tunnels.begin(wish, response, call.cx.take_log(), deadline, (lease, call.cx.in_flight.take()));
+    tunnels.begin(wish, response, call.cx.take_account(), deadline, (lease, call.cx.in_flight.take()));
     answer
 }
 
@@ -439,7 +441,7 @@ pub(super) fn answer(
     let (mut head, incoming) = response.into_parts();
     clean(call, &mut head);
     expect::close_if_unsure(upload.as_deref(), &mut head.headers);
-    let told = (head.status.as_u16(), call.cx.take_log(), call.cx.in_flight.take());
+    let told = (head.status.as_u16(), call.cx.take_account(), call.cx.in_flight.take());
     let relay = Relay::new(incoming, held, lease, upload, (route.timeouts.idle, deadline), told);
     Response::from_parts(head, ProxyBody::Relay(relay))
 }

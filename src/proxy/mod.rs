@@ -39,6 +39,7 @@ use crate::base::ids::{ConnectionKeyRef, DEFAULT_ACCOUNT};
 use crate::config::{ActAs, Live, Route, Snapshot};
 use crate::identity::{Caller, EndUser};
 use crate::limit::Counted;
+use crate::metrics::Meters;
 use crate::oauth::KeySets;
 use crate::provider::Registration;
 use crate::token::{Keeper, KeeperError, Own, Token};
@@ -68,6 +69,7 @@ pub struct Proxy {
     view: RefCell<Rc<View>>,
     ids: Ids,
     in_flight: Rc<Cell<usize>>,
+    meters: Rc<Meters>,
 }
 
 /// A config snapshot as one worker holds it, with what is prepared from it once. The inner `Rc` spares calls the shared count of the `Arc`.
@@ -122,12 +124,13 @@ struct Who<'c> {
 }
 
 impl Proxy {
-    pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, key_sets: KeySets, connector: Connector) -> Rc<Self> {
+    pub fn new(live: Arc<Live>, keeper: Arc<Keeper>, key_sets: KeySets, connector: Connector, meters: Meters) -> Rc<Self> {
         let view = RefCell::new(View::new(live.snapshot()));
         let hops = follow::Hops::new(&connector);
         let proofs = signed::Proofs::new(key_sets);
         let pool = Pool::new(connector);
-        let proxy = Proxy { live, keeper, proofs, pool, hops, tunnels: Rc::default(), view, ids: Ids::new(), in_flight: Rc::default() };
+        let (ids, meters) = (Ids::new(), Rc::new(meters));
+        let proxy = Proxy { live, keeper, proofs, pool, hops, tunnels: Rc::default(), view, ids, in_flight: Rc::default(), meters };
         let bounds = proxy.view.borrow().snapshot.bounds;
         proxy.set_bounds(bounds);
         Rc::new(proxy)
@@ -155,7 +158,7 @@ impl Proxy {
     /// Answers one call. Never fails: what goes wrong is told to the client as problem+json (contract §5) and to the log.
     pub async fn handle(self: Rc<Self>, peer: Rc<Peer>, request: Request<Incoming>) -> Response<ProxyBody> {
         let view = self.view();
-        let cx = Context::open(&self.ids, &request);
+        let cx = Context::open(&self.ids, &request, view.snapshot.metrics.enabled.then_some(&self.meters));
         let (mut head, incoming) = request.into_parts();
         match InFlight::begin(&self.in_flight, view.snapshot.bounds.calls_max) {
             Some(in_flight) => drop(cx.in_flight.replace(Some(in_flight))),
@@ -204,7 +207,7 @@ impl Proxy {
             Some(authority) => absolute::resolve(snapshot, peer, head, authority),
         };
         let target = target.map_err(hidden)?;
-        cx.routed(target.route);
+        cx.routed(&self.meters, target.route);
         let shown = self.placeholder(snapshot, peer, target.route, head).map_err(hidden)?;
         let caller = match shown.as_ref().and_then(|shown| shown.key.as_deref()) {
             None => caller,

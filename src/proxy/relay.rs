@@ -1,7 +1,7 @@
 //! The answer on its way to the client: the upstream's body streamed with back-pressure, or a short one of our own.
 
 use super::body::{OutBody, Upload};
-use super::context::{CallLog, InFlight};
+use super::context::{Account, InFlight};
 use super::expect;
 use super::expired::Held;
 use super::trailers;
@@ -45,7 +45,7 @@ pub struct Relay {
     moved: bool,
     status: u16,
     bytes: u64,
-    log: Option<CallLog>,
+    account: Option<Account>,
     _in_flight: Option<InFlight>,
 }
 
@@ -56,7 +56,7 @@ impl Relay {
         lease: Lease<OutBody>,
         upload: Option<Rc<Upload>>,
         (idle, deadline): (Option<Duration>, Option<Instant>),
-        (status, log, in_flight): (u16, Option<CallLog>, Option<InFlight>),
+        (status, account, in_flight): (u16, Option<Account>, Option<InFlight>),
     ) -> Self {
         let mut relay = Relay {
             incoming,
@@ -69,7 +69,7 @@ impl Relay {
             moved: false,
             status,
             bytes: 0,
-            log,
+            account,
             _in_flight: in_flight,
         };
         if relay.is_end_stream() {
@@ -78,7 +78,7 @@ impl Relay {
         relay
     }
 
-    /// Gives the connection back and writes the log line, once.
+    /// Gives the connection back and tells of the call, once.
     fn finish(&mut self, whole: bool, error: Option<&'static str>) {
         if let Some(lease) = self.lease.take() {
             // An answer that came before its request was through leaves a connection that is still sending: it is not fit for another call.
@@ -89,8 +89,8 @@ impl Relay {
         if let Some(upload) = &self.upload {
             expect::over(upload);
         }
-        if let Some(log) = self.log.take() {
-            log.tell(self.status, self.bytes, whole, error);
+        if let Some(account) = self.account.take() {
+            account.tell(self.status, self.bytes, whole, error);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Upgrades (RFC 9110 §7.8): what a client may ask for, whether the upstream agreed to it, and the tunnel that comes of it.
 
-use super::context::CallLog;
+use super::context::Account;
 use crate::config::Route;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -109,12 +109,12 @@ impl Tunnels {
         self: &Rc<Self>,
         wish: Wish,
         response: Response<Incoming>,
-        log: Option<CallLog>,
+        account: Option<Account>,
         deadline: Option<Instant>,
         holds: impl Sized + 'static,
     ) {
         self.open.set(self.open.get() + 1);
-        let open = Open { tunnels: Rc::clone(self), log, down: Rc::default(), up: Rc::default(), whole: false, late: false };
+        let open = Open { tunnels: Rc::clone(self), account, down: Rc::default(), up: Rc::default(), whole: false, late: false };
         let upstream = hyper::upgrade::on(response);
         tokio::task::spawn_local(async move {
             let work = async {
@@ -136,7 +136,7 @@ impl Tunnels {
 /// An open tunnel, told of at its end, also when its runtime ends first.
 struct Open {
     tunnels: Rc<Tunnels>,
-    log: Option<CallLog>,
+    account: Option<Account>,
     down: Rc<Cell<u64>>,
     up: Rc<Cell<u64>>,
     whole: bool,
@@ -153,9 +153,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.tunnels.open.set(self.tunnels.open.get() - 1);
         self.tunnels.ended.notify_waiters();
-        if let Some(log) = self.log.take() {
+        if let Some(account) = self.account.take() {
             let error = self.late.then_some("upstream-timeout");
-            log.tell_tunnel((self.down.get(), self.up.get()), self.whole, error);
+            account.tell_tunnel((self.down.get(), self.up.get()), self.whole, error);
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::attach::Prepared;
 use crate::base::clock::{Clock, UnixMillis};
 use crate::base::credential::Credential;
 use crate::base::ids::{ConnectionKey, ConnectionKeyRef};
+use crate::metrics::Events;
 use crate::oauth::TokenClient;
 use crate::provider::{Registration, RenewBy};
 use crate::store::{Change, Connection, Keyed, Kind, Records};
@@ -107,6 +108,7 @@ pub struct Keeper {
     pub(super) table: Table,
     pub(super) gates: Gates,
     control: Handle,
+    pub(super) events: Events,
     started: Instant,
     /// How many flights are in the air.
     flights: watch::Sender<usize>,
@@ -131,6 +133,11 @@ impl Keeper {
 
     /// Flights and the watch over the store run on `control`, whatever runtime the calls are on.
     pub fn new(records: Records, client: TokenClient, clock: Arc<dyn Clock>, control: Handle) -> Arc<Keeper> {
+        Keeper::counting(records, client, clock, control, Events::default())
+    }
+
+    /// The same, counting its refreshes where a scrape reads them.
+    pub fn counting(records: Records, client: TokenClient, clock: Arc<dyn Clock>, control: Handle, events: Events) -> Arc<Keeper> {
         let changes = records.watch();
         let keeper = Arc::new(Keeper {
             records,
@@ -139,11 +146,21 @@ impl Keeper {
             table: Table::default(),
             gates: Gates::default(),
             control,
+            events,
             started: Instant::now(),
             flights: watch::Sender::new(0),
         });
         keeper.follow(changes);
         keeper
+    }
+
+    pub(super) fn control(&self) -> &Handle {
+        &self.control
+    }
+
+    /// The counters of what happens to connections.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// The hot path: no await, no lock, no store. `None`: call [`Keeper::credential`]. A token within its margin is given out, and its

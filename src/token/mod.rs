@@ -6,6 +6,7 @@
 //! Invariants: no refresh without an intent on disk; no token published that a later change of its record overtook;
 //! only an `invalid_grant`-class answer ends a grant. Deliberately absent: locks across replicas (the store's compare-and-swap decides).
 
+mod census;
 mod gate;
 mod journal;
 mod keeper;

@@ -8,6 +8,7 @@ use super::table::{Miss, Outcome, Rotation, Slot};
 use crate::base::clock::UnixMillis;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
+use crate::metrics::Refreshed;
 use crate::oauth::{Grant, TokenError, Values, Verdict};
 use crate::provider::{Registration, RenewBy};
 use crate::store::{Connection, Expect, Intent, Keyed, State, StoreError};
@@ -148,6 +149,12 @@ impl Flight {
         }
         let stopwatch = Instant::now();
         let answer = self.ask_for_new(&keyed.record, &sent).await;
+        let outcome = match &answer {
+            Ok(_) => Refreshed::Ok,
+            Err(error) if error.verdict == Verdict::GrantEnded => Refreshed::Ended,
+            Err(_) => Refreshed::Failed,
+        };
+        keeper.events.refreshed(&self.reg.id, outcome, stopwatch.elapsed());
         let want = std::mem::replace(&mut self.want, Want::Usable);
         match answer {
             Ok(grant) => {

@@ -31,6 +31,7 @@ mod identity_threats;
 mod jwt;
 mod limits;
 mod location;
+mod metrics;
 mod mtls;
 mod oauth1;
 mod origins;

@@ -22,6 +22,7 @@ use crate::base::secret::Secret;
 use crate::config::{AdminToken, Guard, Live};
 use crate::connect::Connect;
 use crate::connect::session::Digest;
+use crate::metrics::{self, Metrics};
 use crate::proxy::Peer;
 use crate::store::{Records, StoreError};
 use auth::{Logins, Who};
@@ -43,6 +44,7 @@ pub struct Admin {
     records: Records,
     connect: Arc<Connect>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     tokens: Vec<(Digest, AdminToken)>,
     /// The user ids that need no token on a unix socket.
     peers: Vec<u32>,
@@ -81,12 +83,13 @@ impl From<String> for Refused {
 }
 
 impl Admin {
-    pub fn new(connect: Arc<Connect>, tokens: Vec<AdminToken>, peers: Vec<u32>, hosts: Vec<Box<str>>) -> Arc<Self> {
+    pub fn new(connect: Arc<Connect>, metrics: Arc<Metrics>, tokens: Vec<AdminToken>, peers: Vec<u32>, hosts: Vec<Box<str>>) -> Arc<Self> {
         Arc::new(Admin {
             live: Arc::clone(&connect.live),
             records: connect.records.clone(),
             clock: Arc::clone(&connect.clock),
             connect,
+            metrics,
             tokens: auth::digests(tokens),
             peers,
             logins: Logins::default(),
@@ -107,7 +110,7 @@ impl Admin {
             return forbidden("The Host or Origin is not one that may call the admin API.");
         }
         let health_open = peer.ip.is_none_or(|ip| ip.is_loopback());
-        if health_open && let Some(answer) = self.health(&head.method, head.uri.path()) {
+        if health_open && let Some(answer) = self.vitals(&head.method, head.uri.path()) {
             return answer;
         }
         let who = self.who(&peer, &head.headers);
@@ -148,7 +151,7 @@ impl Admin {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let found = match calls::find(method, path) {
             Ok(found) => found,
-            Err(Missed::NotFound) => return self.health(method, path).unwrap_or_else(|| not_found("The admin API has no such path.")),
+            Err(Missed::NotFound) => return self.vitals(method, path).unwrap_or_else(|| not_found("The admin API has no such path.")),
             Err(Missed::BadPath) => return invalid("a part of the path is not UTF-8 once decoded".to_owned()),
             Err(Missed::Method(allow)) => return not_allowed(&allow),
         };
@@ -218,6 +221,24 @@ impl Admin {
         }
     }
 
+    /// `/healthz`, `/readyz` and `/metrics`.
+    fn vitals(&self, method: &Method, path: &str) -> Option<Response<Bytes>> {
+        if path == "/metrics" && self.live.swap().load().metrics.enabled {
+            return Some(match *method {
+                Method::GET | Method::HEAD => self.metrics(),
+                _ => not_allowed("GET"),
+            });
+        }
+        self.health(method, path)
+    }
+
+    fn metrics(&self) -> Response<Bytes> {
+        let events = self.metrics.events();
+        events.set_config(self.live.snapshot().generation, !self.live.last_errors().is_empty());
+        events.set_store_up(self.records.ready().is_ok());
+        answer(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.text())
+    }
+
     /// `/healthz` and `/readyz`: all that the health listener knows, with any `Host` and no token.
     pub fn health(&self, method: &Method, path: &str) -> Option<Response<Bytes>> {
         match path {
@@ -237,7 +258,9 @@ impl Admin {
 
 /// The health listener: `/healthz` and `/readyz`, whatever the `Host`.
 pub fn health_only(admin: &Admin, request: &Request<Incoming>) -> Response<Bytes> {
-    admin.health(request.method(), request.uri().path()).unwrap_or_else(|| not_found("This listener has `/healthz` and `/readyz` alone."))
+    let (method, path) = (request.method(), request.uri().path());
+    let found = if admin.live.swap().load().metrics.on_health { admin.vitals(method, path) } else { admin.health(method, path) };
+    found.unwrap_or_else(|| not_found("This listener has `/healthz` and `/readyz` alone."))
 }
 
 /// A token with every permission but reading tokens, for a token file or `admin.token`.

@@ -13,6 +13,14 @@ pub fn document() -> Value {
     }
     paths.insert("/healthz".to_owned(), json!({"get": health("The process answers.")}));
     paths.insert("/readyz".to_owned(), json!({"get": health("The store works too.")}));
+    paths.insert(
+        "/metrics".to_owned(),
+        json!({"get": {
+            "operationId": "metrics",
+            "summary": "What was counted, in OpenMetrics text. No token from loopback.",
+            "responses": {"200": {"description": "The counts", "content": {crate::metrics::CONTENT_TYPE: {"schema": {"type": "string"}}}}},
+        }}),
+    );
     json!({
         "openapi": "3.1.0",
         "info": {

@@ -1,0 +1,57 @@
+//! Floor 1: what is counted, and how it is shown at `/metrics` (OpenMetrics by prometheus-client).
+//!
+//! Calls are counted by each worker in cells that it alone writes (`calls.rs`), so that the hot path shares nothing; the control plane's events,
+//! which are rare, by shared counters (`events.rs`). Labels are routes, providers and fixed words: never an end user, nor anything that a request
+//! may choose.
+
+pub mod calls;
+pub mod events;
+
+pub use calls::{Ended, Meter, Meters, Slot};
+pub use events::{Counted, Events, Refreshed};
+
+use calls::Calls;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+
+/// The content type of what [`Metrics::text`] answers.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Every counter of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    calls: Arc<Calls>,
+    events: Events,
+}
+
+impl Metrics {
+    pub fn new() -> Arc<Metrics> {
+        let mut registry = Registry::with_prefix("attache");
+        let calls = Arc::new(Calls::default());
+        registry.register_collector(Box::new(Arc::clone(&calls)));
+        let events = Events::register(&mut registry);
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "What runs", build);
+        Arc::new(Metrics { registry, calls, events })
+    }
+
+    /// The counters of one worker, which it alone writes.
+    pub fn worker(&self) -> Meters {
+        Meters::new(Arc::clone(&self.calls))
+    }
+
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// All of it as OpenMetrics text.
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
