@@ -1,5 +1,7 @@
 //! Floor 7: the composition root. The only file that names concrete stores and puts the rooms together.
 
+mod telling;
+
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::{ConnectionKey, random_token};
 use crate::base::secret::Secret;
@@ -7,6 +9,7 @@ use crate::config::{AdminToken, AdminTokens, ConfigErrors, KeySource, Live, Star
 use crate::connect::Connect;
 use crate::identity::Keys;
 use crate::metrics::Metrics;
+use crate::notices::Desk;
 use crate::oauth::{KeySets, TokenClient};
 use crate::proxy::{Proxy, Via};
 use crate::server::admin::{self, Admin};
@@ -118,8 +121,16 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
 
     let control_plane = tokio::runtime::Handle::current();
     let client = TokenClient::new(Fetch::new(Arc::clone(&settings.tls)), Arc::clone(&settings.clock));
-    let metrics = Metrics::new();
-    let keeper = Keeper::counting(records.clone(), client.clone(), Arc::clone(&settings.clock), control_plane, metrics.events().clone());
+    let (metrics, desk) = (Metrics::new(), Desk::new(Arc::clone(&settings.clock)));
+    let keeper = Keeper::telling(
+        records.clone(),
+        client.clone(),
+        Arc::clone(&settings.clock),
+        control_plane,
+        metrics.events().clone(),
+        Arc::clone(&desk),
+    );
+    telling::start(&live, &desk, &records, Fetch::new(Arc::clone(&settings.tls)), &settings.clock, &metrics);
     keeper.recover().await?;
     let (phase, phases) = watch::channel(Phase::Serving);
     let addresses = |sets: &[Vec<Bound>]| -> Vec<SocketAddr> { sets.iter().take(1).flatten().filter_map(Bound::tcp).collect() };

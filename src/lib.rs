@@ -32,6 +32,7 @@ pub mod connect;
 pub mod identity;
 pub mod limit;
 pub mod metrics;
+pub mod notices;
 pub mod oauth;
 pub mod provider;
 pub mod proxy;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and its floor; see docs/ARCHITECTURE.md.
-const FLOORS: [(&str, u32); 19] = [
+const FLOORS: [(&str, u32); 20] = [
     ("base", 0),
     ("route", 1),
     ("attach", 1),
@@ -13,6 +13,7 @@ const FLOORS: [(&str, u32); 19] = [
     ("metrics", 1),
     ("store", 1),
     ("upstream", 1),
+    ("notices", 2),
     ("provider", 2),
     ("config", 3),
     ("oauth", 3),

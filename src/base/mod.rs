@@ -7,4 +7,5 @@ pub mod digest;
 pub mod ids;
 pub mod loopback;
 pub mod problem;
+pub mod retry_after;
 pub mod secret;

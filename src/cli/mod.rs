@@ -10,6 +10,7 @@ mod health;
 mod keygen;
 mod logging;
 mod nango;
+mod notify;
 mod providers;
 mod run;
 mod sandbox;
@@ -76,6 +77,9 @@ enum Verb {
     Dev(dev::DevArgs),
     /// Ask a running Attaché whether it is ready: for container health checks.
     Health(health::HealthArgs),
+    /// Try the notices out.
+    #[command(subcommand)]
+    Notify(notify::NotifyVerb),
     /// Print a completion script, as in `source <(attache completions bash)`.
     Completions { shell: clap_complete::Shell },
 }
@@ -123,6 +127,7 @@ pub fn main() -> ExitCode {
         Verb::Connect(args) => connect::run(&args),
         Verb::Connections(verb) => connections::run(verb),
         Verb::Keygen => keygen::run(),
+        Verb::Notify(verb) => notify::run(&verb),
         Verb::Sandbox(args) => sandbox::run(&args),
         Verb::Dev(args) => dev::run(&args),
         Verb::Health(args) => health::run(&args),

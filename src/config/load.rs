@@ -7,7 +7,7 @@ use super::providers::{self, Definition};
 use super::registration::{self, Missing};
 use super::snapshot::{Guard, Snapshot, Startup};
 use super::sources::{Env, Prints, Sources};
-use super::{interpolate, listen, metrics, origins, people, routes, startup, upstreams, yaml};
+use super::{interpolate, listen, metrics, notify, origins, people, routes, startup, upstreams, yaml};
 use crate::base::secret::Secret;
 use std::path::Path;
 use std::sync::Arc;
@@ -118,7 +118,6 @@ fn fill_in(root: &mut Node, sources: &Sources<'_>, problems: &Problems) -> Missi
 
 fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option<Loaded> {
     let problems = fields.problems;
-    fields.not_yet(&["notify"]);
     let listen = listen::read(&fields, sources);
     let public_url = listen::public_url(&fields, &listen.public);
     let end_user = people::end_user(&fields, sources);
@@ -168,6 +167,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     let (drain, connect) = (startup::drain(&fields), startup::connect(&fields, sources));
     let bounds = upstreams::upstreams(&fields);
     let metrics = metrics::read(&fields);
+    let notify = notify::read(&fields);
     fields.finish();
     let guard = guard(&listen.proxy.hosts, &routes.hosts, listen.allowed_origins);
     let listeners: Vec<_> = origins.iter().map(|origin| origin.listener.clone()).collect();
@@ -202,6 +202,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         guard,
         bounds,
         metrics,
+        notify,
         connect,
         warnings: Vec::new(),
         tls,

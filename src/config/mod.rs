@@ -20,6 +20,7 @@ mod logo;
 mod metrics;
 mod mint;
 mod node;
+mod notify;
 mod oauth1;
 mod origins;
 mod people;

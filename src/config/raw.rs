@@ -58,6 +58,8 @@ struct Config {
     upstreams: Option<Upstreams>,
     /// Whether calls are counted, and who may read `/metrics`.
     metrics: Option<Metrics>,
+    /// Who is told of what happens, without asking.
+    notify: Option<Vec<Notify>>,
     /// How Attaché stops. A change needs a restart.
     shutdown: Option<Shutdown>,
     /// How the connect pages look and where they may lead.
@@ -479,6 +481,43 @@ struct Retry {
 enum RetryOn {
     Status(Count),
     Word(RetryWord),
+}
+
+/// One that is told: by a webhook or by a program.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Notify {
+    /// Where notices are posted, in the Standard Webhooks format.
+    webhook: Option<Url>,
+    /// What signs them: base64 of 24 to 64 bytes, as `attache keygen` makes it, `whsec_` before it or not.
+    secret: Option<Text>,
+    /// A program, or a list of it and its arguments, that gets each notice on its standard input.
+    exec: Option<Texts>,
+    /// Which it wants; all by default.
+    events: Option<Vec<EventName>>,
+}
+
+/// What can be told.
+#[derive(JsonSchema)]
+enum EventName {
+    #[schemars(rename = "connection.created")]
+    ConnectionCreated,
+    #[schemars(rename = "connection.reconnect_required")]
+    ConnectionReconnectRequired,
+    #[schemars(rename = "connection.deleted")]
+    ConnectionDeleted,
+    #[schemars(rename = "refresh.failing")]
+    RefreshFailing,
+    #[schemars(rename = "refresh.recovered")]
+    RefreshRecovered,
+    #[schemars(rename = "provider.outage")]
+    ProviderOutage,
+    #[schemars(rename = "provider.recovered")]
+    ProviderRecovered,
+    #[schemars(rename = "upstream.errors")]
+    UpstreamErrors,
+    #[schemars(rename = "config.refused")]
+    ConfigRefused,
 }
 
 /// The counts at `/metrics`.

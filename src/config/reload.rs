@@ -28,6 +28,8 @@ pub struct Live {
     env: LiveEnv,
     current: ArcSwap<Snapshot>,
     generation: watch::Sender<u64>,
+    /// The words of each refused edit.
+    refusals: watch::Sender<Vec<String>>,
     /// Held for the whole of a reload, so that two never cross; never on the path of a call.
     state: Mutex<State>,
 }
@@ -55,6 +57,7 @@ impl Live {
             path: path.to_path_buf(),
             env,
             generation: watch::Sender::new(snapshot.generation),
+            refusals: watch::Sender::new(Vec::new()),
             current: ArcSwap::from_pointee(snapshot),
             state: Mutex::new(state),
         }))
@@ -76,6 +79,11 @@ impl Live {
     /// The generation that is live, and each one after it.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
+    }
+
+    /// What each edit was refused for, from now on; empty again with one that goes live.
+    pub fn refusals(&self) -> watch::Receiver<Vec<String>> {
+        self.refusals.subscribe()
     }
 
     /// What was wrong with the last try; empty when it went live.
@@ -125,6 +133,7 @@ impl Live {
                 state.errors.clear();
                 state.restart_required.clone_from(&restart_required);
                 self.generation.send_replace(generation);
+                self.refusals.send_replace(Vec::new());
                 let keys = restart_required.join(", ");
                 tracing::info!(config.generation = generation, config.restart_required = keys, "the new config is live");
                 Ok(Reloaded { generation, restart_required })
@@ -136,6 +145,12 @@ impl Live {
                 }
                 state.prints = prints;
                 state.errors.clone_from(&errors.0);
+                let words: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+                self.refusals.send_if_modified(|told| {
+                    let is_new = *told != words;
+                    *told = words;
+                    is_new
+                });
                 for error in &errors.0 {
                     tracing::error!(config.file = %error.file.display(), config.line = error.line, "config refused, the old one stays: {error}");
                 }

@@ -93,6 +93,7 @@ routes:
     send: {form: {a: b}}
     response: {location: a.b}
 upstreams: {max_connections: 64, max_waiting: 10, wait: 1s, idle: 30s, max_calls: 100, circuit: {failures: 5, open: 2s, open_max: 1m}}
+notify: [{webhook: "https://hooks.example.com/a", secret: "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", events: [connection.created]}, {exec: [tell]}]
 metrics: {enabled: "${FLAG}", on_health: true}
 shutdown: {drain: 0}
 connect: {app_name: A, logo: https://a.test/logo.svg, accent: '#abc', session_ttl: 5m}

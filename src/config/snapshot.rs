@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub bounds: Bounds,
     /// Whether calls are counted, and where `/metrics` is shown.
     pub metrics: MetricsRules,
+    /// Who is told of what.
+    pub notify: crate::notices::Targets,
     /// `connect:`: how the connect pages look and where they may lead.
     pub connect: Connect,
     /// What the operator should know though nothing is wrong: an optional provider that is off, thin provider facts.

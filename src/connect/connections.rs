@@ -5,6 +5,7 @@ use super::answer::names_in;
 use super::grant::value_names;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
+use crate::notices::{Event, Fact};
 use crate::oauth::{REFRESH_EXPIRES_AT, Revoked, TokenError, Values};
 use crate::provider::{Registration, RenewBy};
 use crate::store::{Connection, Expect, State, StoreError};
@@ -156,7 +157,8 @@ impl Connect {
                 None => (connection.id, connection.created_at, connection.metadata) = (id.clone(), created_at, metadata.clone()),
             }
             // With its intent gone too: a token call of the grant before, cut off by a crash, is no concern of this one.
-            match self.records.settle(&connection, expect).await {
+            let notices = self.keeper.desk().letters(Event::ConnectionCreated, &Fact::Connection(&connection));
+            match self.records.settle_telling(&connection, expect, true, &notices).await {
                 Ok(_) => {
                     self.keeper.forget(connection.key.borrow());
                     self.keeper.events().connected(&connection.key.provider);
@@ -227,7 +229,8 @@ impl Connect {
     /// # Errors
     /// When the store does not take it; `Ok(None)` if there is no such connection.
     pub async fn disconnect(&self, key: &ConnectionKey) -> Result<Option<Revocation>, StoreError> {
-        let Some(connection) = self.records.delete_connection(key).await? else { return Ok(None) };
+        let notices = |connection: &Connection| self.keeper.desk().letters(Event::ConnectionDeleted, &Fact::Connection(connection));
+        let Some(connection) = self.records.delete_connection_telling(key, notices).await? else { return Ok(None) };
         self.keeper.forget(key.borrow());
         let revocation = self.revoke(&connection).await;
         tracing::info!(

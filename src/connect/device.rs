@@ -275,7 +275,8 @@ impl Connect {
                 let session_key = key(DEVICES, &device.handle);
                 let session = SessionWrite { key: &session_key, expect: Expect::Version(version), value: Some(&plain) };
                 let further = self.further(gained, &metadata).await?;
-                match self.records.land(&device.key, Some(&record), expect, &further, session).await {
+                let notices = self.created_letters(Some(&record));
+                match self.records.land(&device.key, Some(&record), expect, &further, session, &notices).await {
                     Err(StoreError::Conflict) => {}
                     Ok(()) => return Ok(record),
                     Err(_) if attempt < 5 => tokio::time::sleep(SAVE_PAUSE * 2u32.pow(attempt)).await,

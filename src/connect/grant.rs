@@ -8,9 +8,10 @@ use crate::base::clock::UnixMillis;
 use crate::base::ids::{ConnectionKey, random_id, random_token};
 use crate::base::secret::Secret;
 use crate::identity::check_name;
+use crate::notices::{Event, Fact};
 use crate::oauth::{Grant, Values, in_group, note_learnt};
 use crate::provider::{Asks, Registration};
-use crate::store::{Connection, Expect, SessionWrite, State, StoreError};
+use crate::store::{Connection, Expect, OutboxWrite, SessionWrite, State, StoreError};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -243,9 +244,18 @@ impl Connect {
         let plain = codec::encode(&next)?;
         let session_key = key(SESSIONS, &next.handle);
         let session = SessionWrite { key: &session_key, expect: Expect::Version(found.version), value: Some(&plain) };
-        self.records.land(connection_key, connection, expect, further, session).await?;
+        let notices = self.created_letters(connection);
+        self.records.land(connection_key, connection, expect, further, session, &notices).await?;
         (found.session, found.version) = (next, found.version + 1);
         Ok(())
+    }
+
+    /// What is told of a connection that is written with its session; nothing while the app has the last word.
+    pub(super) fn created_letters(&self, connection: Option<&Connection>) -> Vec<OutboxWrite> {
+        match connection.filter(|connection| connection.state == State::Active) {
+            Some(connection) => self.keeper.desk().letters(Event::ConnectionCreated, &Fact::Connection(connection)),
+            None => Vec::new(),
+        }
     }
 }
 

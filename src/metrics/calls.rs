@@ -256,6 +256,19 @@ const PLAIN: [Plain; 4] = [
     ("responses_cut", "Answers that did not go through to their end", |sum| sum.cut),
 ];
 
+impl Calls {
+    /// Each route's calls, and those among them whose status is 5xx.
+    pub(super) fn outcomes(&self) -> BTreeMap<Box<str>, (u64, u64)> {
+        let mut outcomes: BTreeMap<Box<str>, (u64, u64)> = BTreeMap::new();
+        for ((route, _), cells) in &*self.cells.lock().unwrap_or_else(PoisonError::into_inner) {
+            let (all, failed) = outcomes.entry(route.clone()).or_default();
+            *all += cells.by_class.iter().map(Cell::get).sum::<u64>();
+            *failed += cells.by_class.last().map_or(0, Cell::get);
+        }
+        outcomes
+    }
+}
+
 impl Collector for Calls {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut sums: BTreeMap<Label, Sum> = BTreeMap::new();

@@ -14,6 +14,7 @@ use calls::Calls;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The content type of what [`Metrics::text`] answers.
@@ -45,6 +46,11 @@ impl Metrics {
 
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Each route's calls since the start, and those among them that ended in a server's error.
+    pub fn outcomes(&self) -> BTreeMap<Box<str>, (u64, u64)> {
+        self.calls.outcomes()
     }
 
     /// All of it as OpenMetrics text.

@@ -10,6 +10,7 @@ use super::shape::Call;
 use super::values::Values;
 use super::wire::Extra;
 use crate::base::clock::{Clock, UnixMillis};
+use crate::base::retry_after::retry_after;
 use crate::base::secret::Secret;
 use crate::provider::{ClientAuth, Lifetime, Registration, RenewBy};
 use crate::upstream::{Fetch, FetchError};
@@ -287,14 +288,7 @@ impl TokenClient {
 
     /// Seconds or an HTTP date (RFC 9110 §10.2.3).
     pub(super) fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
-        let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-        let wait = match text.parse::<u64>() {
-            Ok(seconds) => Duration::from_secs(seconds),
-            Err(_) => {
-                let at = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-                at.saturating_sub(Duration::from_millis(u64::try_from(self.clock.now().0).unwrap_or(0)))
-            }
-        };
+        let wait = retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, self.clock.now())?;
         Some(wait.min(RETRY_AFTER_MAX))
     }
 }

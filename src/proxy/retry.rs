@@ -8,12 +8,13 @@ use super::forward::Failed;
 use super::send;
 use crate::base::backoff::spread;
 use crate::base::clock::UnixMillis;
+use crate::base::retry_after::retry_after;
 use crate::config::{Retry, Route};
 use crate::upstream::{ConnectFault, SendFault};
+use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The first wait's ceiling, doubled each time.
@@ -52,7 +53,7 @@ impl<'r> Retries<'r> {
         match headers.get(RETRY_AFTER) {
             None => self.next(rules, None),
             Some(told) => {
-                let told = retry_after(told, now()).filter(|told| *told <= RETRY_AFTER_MAX)?;
+                let told = retry_after(told.to_str().ok()?, now()).filter(|told| *told <= RETRY_AFTER_MAX)?;
                 self.next(rules, Some(told))
             }
         }
@@ -88,21 +89,10 @@ impl<'r> Retries<'r> {
     }
 }
 
-/// Seconds or a date (RFC 9110 §10.2.3).
-fn retry_after(value: &HeaderValue, now: UnixMillis) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok().map(Duration::from_secs);
-    }
-    let at = httpdate::parse_http_date(text).ok()?;
-    let at_ms = i64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()?;
-    Some(UnixMillis(at_ms).since(now))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{Method, Request};
+    use http::{HeaderValue, Method, Request};
 
     fn rules() -> Retry {
         Retry {

@@ -8,6 +8,7 @@ pub mod codec;
 pub mod fuzzing;
 pub mod keyfile;
 pub mod memory;
+mod outbox;
 pub mod record;
 pub mod records;
 pub mod seal;
@@ -17,6 +18,7 @@ pub mod wire;
 #[cfg(test)]
 mod contract;
 
+pub use outbox::{FoundNotice, OutboxWrite};
 pub use record::{Connection, Intent, State};
 pub use records::{FoundSession, Keyed, Records, SessionBytes, SessionWrite};
 

@@ -1,10 +1,12 @@
 //! Typed, sealed records on top of any [`Store`]: what the rest of the program reads and writes.
 
 use crate::base::ids::ConnectionKey;
+use crate::store::outbox::OutboxWrite;
 use crate::store::seal::Sealer;
-use crate::store::{Change, Connection, Expect, Intent, Kind, Store, StoreError, Stored, Write, codec};
+use crate::store::{Change, Connection, Expect, Holder, Intent, Kind, Lease, Store, StoreError, Stored, Write, codec};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::broadcast;
 use zeroize::Zeroizing;
 
@@ -46,8 +48,8 @@ pub type FoundSession = (Vec<u8>, Option<Keyed<SessionBytes>>);
 /// The typed store. Clones share it.
 #[derive(Clone)]
 pub struct Records {
-    store: Arc<dyn Store>,
-    sealer: Sealer,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sealer: Sealer,
 }
 
 impl Records {
@@ -70,18 +72,46 @@ impl Records {
 
     /// The end of a rotation: writes the connection and deletes its intent in one batch. Answers the connection's new version.
     pub async fn settle(&self, connection: &Connection, expect: Expect) -> Result<u64, StoreError> {
-        let write = self.connection_write(connection, expect)?;
-        self.write_first(vec![write, intent_deletion(connection.key.to_bytes())]).await
+        self.settle_telling(connection, expect, true, &[]).await
+    }
+
+    /// Writes the connection and the notices of its change in one batch, and deletes its intent where it is settled.
+    pub async fn settle_telling(
+        &self,
+        connection: &Connection,
+        expect: Expect,
+        settled: bool,
+        notices: &[OutboxWrite],
+    ) -> Result<u64, StoreError> {
+        let mut batch = vec![self.connection_write(connection, expect)?];
+        if settled {
+            batch.push(intent_deletion(connection.key.to_bytes()));
+        }
+        self.add_notices(&mut batch, notices)?;
+        self.write_first(batch).await
     }
 
     /// Deletes the connection and whatever intent was left of it; answers what was deleted, for its revocation at the provider.
     pub async fn delete_connection(&self, key: &ConnectionKey) -> Result<Option<Connection>, StoreError> {
+        self.delete_connection_telling(key, |_| Vec::new()).await
+    }
+
+    /// The same with the notices of it, in the same batch.
+    pub async fn delete_connection_telling(
+        &self,
+        key: &ConnectionKey,
+        notices: impl Fn(&Connection) -> Vec<OutboxWrite>,
+    ) -> Result<Option<Connection>, StoreError> {
         let bytes = key.to_bytes();
         for _ in 0..DELETE_TRIES {
             let found = self.connection(key).await?;
             let expect = found.as_ref().map_or(Expect::Absent, |keyed| Expect::Version(keyed.version));
             let deletion = Write { kind: Kind::Connection, key: bytes.clone(), expect, value: None };
-            match self.store.write(vec![deletion, intent_deletion(bytes.clone())]).await {
+            let mut batch = vec![deletion, intent_deletion(bytes.clone())];
+            if let Some(keyed) = &found {
+                self.add_notices(&mut batch, &notices(&keyed.record))?;
+            }
+            match self.store.write(batch).await {
                 Ok(_) => return Ok(found.map(|keyed| keyed.record)),
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error),
@@ -149,6 +179,7 @@ impl Records {
         expect: Expect,
         further: &[(Connection, Expect)],
         session: SessionWrite<'_>,
+        notices: &[OutboxWrite],
     ) -> Result<(), StoreError> {
         let write = match connection {
             Some(connection) => self.connection_write(connection, expect)?,
@@ -158,7 +189,13 @@ impl Records {
         for (connection, expect) in further {
             batch.extend([self.connection_write(connection, *expect)?, intent_deletion(connection.key.to_bytes())]);
         }
+        self.add_notices(&mut batch, notices)?;
         self.store.write(batch).await.map(drop)
+    }
+
+    /// [`Store::lease`] of the store below.
+    pub async fn lease(&self, key: &[u8], holder: Holder, ttl: Duration) -> Result<Lease, StoreError> {
+        self.store.lease(key, holder, ttl).await
     }
 
     /// A connection sealed for an export line: it opens with the same keys, under the same key, and nowhere else.

@@ -11,6 +11,7 @@ use crate::base::clock::{Clock, UnixMillis};
 use crate::base::credential::Credential;
 use crate::base::ids::{ConnectionKey, ConnectionKeyRef};
 use crate::metrics::Events;
+use crate::notices::Desk;
 use crate::oauth::TokenClient;
 use crate::provider::{Registration, RenewBy};
 use crate::store::{Change, Connection, Keyed, Kind, Records};
@@ -109,6 +110,7 @@ pub struct Keeper {
     pub(super) gates: Gates,
     control: Handle,
     pub(super) events: Events,
+    pub(super) desk: Arc<Desk>,
     started: Instant,
     /// How many flights are in the air.
     flights: watch::Sender<usize>,
@@ -133,11 +135,19 @@ impl Keeper {
 
     /// Flights and the watch over the store run on `control`, whatever runtime the calls are on.
     pub fn new(records: Records, client: TokenClient, clock: Arc<dyn Clock>, control: Handle) -> Arc<Keeper> {
-        Keeper::counting(records, client, clock, control, Events::default())
+        let desk = Desk::new(Arc::clone(&clock));
+        Keeper::telling(records, client, clock, control, Events::default(), desk)
     }
 
-    /// The same, counting its refreshes where a scrape reads them.
-    pub fn counting(records: Records, client: TokenClient, clock: Arc<dyn Clock>, control: Handle, events: Events) -> Arc<Keeper> {
+    /// The same, counting its refreshes where a scrape reads them and telling of connections by this desk.
+    pub fn telling(
+        records: Records,
+        client: TokenClient,
+        clock: Arc<dyn Clock>,
+        control: Handle,
+        events: Events,
+        desk: Arc<Desk>,
+    ) -> Arc<Keeper> {
         let changes = records.watch();
         let keeper = Arc::new(Keeper {
             records,
@@ -147,6 +157,7 @@ impl Keeper {
             gates: Gates::default(),
             control,
             events,
+            desk,
             started: Instant::now(),
             flights: watch::Sender::new(0),
         });
@@ -156,6 +167,11 @@ impl Keeper {
 
     pub(super) fn control(&self) -> &Handle {
         &self.control
+    }
+
+    /// Where notices are begun.
+    pub fn desk(&self) -> &Arc<Desk> {
+        &self.desk
     }
 
     /// The counters of what happens to connections.

@@ -183,7 +183,7 @@ impl Flight {
         let until = self.keeper.clock.now().plus(wait);
         let note = |record: &mut Connection| note_failure(record, error, failures, until);
         let want_now = matches!(self.want, Want::Now);
-        match self.amend(&old.record.id, Basis::Access(&old.record.access_token), false, note).await {
+        match self.amend(&old.record.id, Basis::Access(&old.record.access_token), false, None, note).await {
             Amended::Overtaken => {
                 self.want = Want::Usable;
                 return Round::Again;

@@ -7,6 +7,7 @@ use crate::base::backoff::{backoff, spread};
 use crate::base::clock::UnixMillis;
 use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
+use crate::notices::{Event, Fact};
 use crate::oauth::{Grant, REFRESH_EXPIRES_AT, Revoked, TokenError, Values, Verdict, note_learnt};
 use crate::store::{Connection, Expect, Keyed, State, StoreError};
 use serde_json::Value;
@@ -27,6 +28,9 @@ const PASSING_MOST: Duration = Duration::from_secs(300);
 /// An operator must act on these: asking often does not help.
 const MISCONFIGURED_FIRST: Duration = Duration::from_secs(10);
 const MISCONFIGURED_MOST: Duration = Duration::from_secs(900);
+
+/// Failures in a row from which on a connection's refreshes are told to fail: one or two are the network's.
+const FAILING_AT: u32 = 3;
 
 /// What a failed call leaves to its flight.
 pub(super) enum Settled {
@@ -74,7 +78,12 @@ impl Flight {
         let last_used = UnixMillis(self.slot.last_used.load(Ordering::Relaxed));
         let record = renewed(&current.record, &rotation.grant, rotation.began, last_used);
         self.tell_refresh_end(&record);
-        let version = keeper.records.settle(&record, Expect::Version(current.version)).await?;
+        let recovered = current.record.refresh_failures >= FAILING_AT && record.refresh_failures == 0;
+        let notices = match recovered {
+            true => keeper.desk.letters(Event::RefreshRecovered, &Fact::Connection(&record)),
+            false => Vec::new(),
+        };
+        let version = keeper.records.settle_telling(&record, Expect::Version(current.version), true, &notices).await?;
         tracing::info!(
             provider.id = %self.reg.id,
             connection.id = %record.id,
@@ -195,7 +204,7 @@ impl Flight {
             record.state = State::ReconnectRequired;
             record.last_error = Some(error.summary.clone());
         };
-        match self.amend(id, Basis::Refresh(sent), true, dead).await {
+        match self.amend(id, Basis::Refresh(sent), true, Some(Event::ConnectionReconnectRequired), dead).await {
             Amended::Written(keyed, epoch) => {
                 tracing::warn!(
                     event = "connection.reconnect_required",
@@ -219,7 +228,9 @@ impl Flight {
         let note = |record: &mut Connection| note_failure(record, error, failures, until);
         // An intent stays where the provider may have rotated the token though no answer came: the record of a doubt.
         let settled = !error.sent || error.answered;
-        match self.amend(id, Basis::Refresh(sent), settled, note).await {
+        // Told once, when it is no single failure any more; what ends it is told by the refresh that succeeds.
+        let event = (failures == FAILING_AT).then_some(Event::RefreshFailing);
+        match self.amend(id, Basis::Refresh(sent), settled, event, note).await {
             Amended::Overtaken => return Settled::Outcome(Round::Again),
             Amended::Gone(epoch) => return Settled::Outcome(self.not_connected(epoch)),
             Amended::Written(keyed, epoch) if keyed.record.state != State::ReconnectRequired => {
@@ -237,7 +248,8 @@ impl Flight {
     pub(super) async fn expire(&self, keyed: Keyed<Connection>) -> Round {
         let epoch = self.slot.epoch();
         let record = Connection { state: State::Expired, updated_at: self.keeper.clock.now(), ..keyed.record };
-        match self.keeper.records.put_connection(&record, Expect::Version(keyed.version)).await {
+        let notices = self.keeper.desk.letters(Event::ConnectionReconnectRequired, &Fact::Connection(&record));
+        match self.keeper.records.settle_telling(&record, Expect::Version(keyed.version), false, &notices).await {
             Ok(version) => {
                 tracing::warn!(
                     event = "connection.expired",
@@ -254,7 +266,15 @@ impl Flight {
     }
 
     /// Writes an outcome onto the record as it stands now, if it still holds what the call began with.
-    pub(super) async fn amend(&self, id: &str, began_with: Basis<'_>, settled: bool, change: impl Fn(&mut Connection)) -> Amended {
+    /// `event`: what the change is told as, in the same batch.
+    pub(super) async fn amend(
+        &self,
+        id: &str,
+        began_with: Basis<'_>,
+        settled: bool,
+        event: Option<Event>,
+        change: impl Fn(&mut Connection),
+    ) -> Amended {
         let records = &self.keeper.records;
         for _ in 0..SAVES_MAX {
             let epoch = self.slot.epoch();
@@ -269,11 +289,8 @@ impl Flight {
             change(&mut keyed.record);
             keyed.record.updated_at = self.keeper.clock.now();
             let expect = Expect::Version(keyed.version);
-            let written = match settled {
-                true => records.settle(&keyed.record, expect).await,
-                false => records.put_connection(&keyed.record, expect).await,
-            };
-            match written {
+            let notices = event.map(|event| self.keeper.desk.letters(event, &Fact::Connection(&keyed.record))).unwrap_or_default();
+            match records.settle_telling(&keyed.record, expect, settled, &notices).await {
                 Ok(version) => return Amended::Written(Box::new(Keyed { version, ..keyed }), epoch),
                 Err(StoreError::Conflict) => {}
                 Err(error) => return self.not_amended(&error),

@@ -33,6 +33,7 @@ mod limits;
 mod location;
 mod metrics;
 mod mtls;
+mod notices;
 mod oauth1;
 mod origins;
 mod own_calls;
