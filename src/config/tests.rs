@@ -244,7 +244,6 @@ fn typos_in_sections_are_told_where_they_stand() {
     check("connect: {logo: http://a.b/logo.png}\n", 1, 17, "expected an https:// URL", "loopback");
     check("connect: {logo: ./no-such-logo.png}\n", 1, 17, "cannot read the logo", "https://");
     check("connect: {allowed_return_urls: [/x]}\n", 1, 33, "expected an absolute URL", "");
-    check("notify: []\n", 1, 1, "`notify` is not in this version yet", "");
     check("callers:\n  - {name: a}\n", 2, 5, "needs `key_sha256`, `uid` or `cert_san`", "sha256sum");
     check("callers:\n  - {name: a, key_sha256: hunter2}\n", 2, 27, "64 hex digits", "sha256sum");
     check("callers:\n  - {name: a, uid: 1, routes: [x]}\n", 2, 32, "no route is called `x`", "");
