@@ -12,6 +12,14 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// The same of a host by itself: a name, or an address without brackets.
+pub fn is_loopback_host(host: &str) -> bool {
+    match host.parse::<std::net::IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

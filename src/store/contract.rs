@@ -1,56 +1,70 @@
 //! What every store must do, as tests that run on each: a new store adds one line to `stores!`.
 
 use super::memory::MemoryStore;
+use super::postgres::{PostgresOptions, PostgresStore, PostgresUrl};
 use super::sled::SledStore;
 use super::{Change, Expect, KEY_LEN_MAX, Kind, Store, StoreError, Stored, VALUE_LEN_MAX, WATCH_QUEUE_MAX, Write};
+use crate::base::secret::Secret;
+use crate::upstream::TlsRoots;
 use std::any::Any;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
+#[path = "../../tests/support/servers.rs"]
+mod servers;
+
 /// A fresh, empty store, and what must outlive it.
 type Fresh = (Arc<dyn Store>, Box<dyn Any>);
 
-fn memory() -> Fresh {
-    (MemoryStore::new(), Box::new(()))
+/// `None`, said loudly, where its server is not there.
+async fn memory() -> Option<Fresh> {
+    Some((MemoryStore::new(), Box::new(())))
 }
 
-fn sled() -> Fresh {
+async fn sled() -> Option<Fresh> {
     let folder = tempfile::tempdir().expect("folder");
-    (SledStore::open(&folder.path().join("store")).expect("opened"), Box::new(folder))
+    Some((SledStore::open(&folder.path().join("store")).expect("opened"), Box::new(folder)))
+}
+
+async fn postgres() -> Option<Fresh> {
+    let url = PostgresUrl::parse(&Secret::new(servers::postgres_url().await?)).expect("a URL");
+    let tls = TlsRoots::with_roots(Vec::new()).client_config(&[]);
+    let store = PostgresStore::open(&url, PostgresOptions { tls, relaxed: false }).await.expect("opened");
+    Some((store, Box::new(())))
 }
 
 macro_rules! stores {
     ($($store:ident),*) => { $(
         mod $store {
             #[tokio::test]
-            async fn reads_back_what_was_written() { super::reads_back_what_was_written(super::$store()).await }
+            async fn reads_back_what_was_written() { if let Some(fresh) = super::$store().await { super::reads_back_what_was_written(fresh).await } }
             #[tokio::test]
-            async fn swaps_only_what_was_expected() { super::swaps_only_what_was_expected(super::$store()).await }
+            async fn swaps_only_what_was_expected() { if let Some(fresh) = super::$store().await { super::swaps_only_what_was_expected(fresh).await } }
             #[tokio::test]
-            async fn writes_a_batch_wholly_or_not_at_all() { super::writes_a_batch_wholly_or_not_at_all(super::$store()).await }
+            async fn writes_a_batch_wholly_or_not_at_all() { if let Some(fresh) = super::$store().await { super::writes_a_batch_wholly_or_not_at_all(fresh).await } }
             #[tokio::test]
-            async fn a_batch_sees_its_own_writes() { super::a_batch_sees_its_own_writes(super::$store()).await }
+            async fn a_batch_sees_its_own_writes() { if let Some(fresh) = super::$store().await { super::a_batch_sees_its_own_writes(fresh).await } }
             #[tokio::test]
-            async fn deletes_and_begins_anew() { super::deletes_and_begins_anew(super::$store()).await }
+            async fn deletes_and_begins_anew() { if let Some(fresh) = super::$store().await { super::deletes_and_begins_anew(fresh).await } }
             #[tokio::test]
-            async fn scans_in_order_within_its_bounds() { super::scans_in_order_within_its_bounds(super::$store()).await }
+            async fn scans_in_order_within_its_bounds() { if let Some(fresh) = super::$store().await { super::scans_in_order_within_its_bounds(fresh).await } }
             #[tokio::test]
-            async fn tells_watchers_in_order() { super::tells_watchers_in_order(super::$store()).await }
+            async fn tells_watchers_in_order() { if let Some(fresh) = super::$store().await { super::tells_watchers_in_order(fresh).await } }
             #[tokio::test]
-            async fn tells_a_slow_watcher_that_it_lagged() { super::tells_a_slow_watcher_that_it_lagged(super::$store()).await }
+            async fn tells_a_slow_watcher_that_it_lagged() { if let Some(fresh) = super::$store().await { super::tells_a_slow_watcher_that_it_lagged(fresh).await } }
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-            async fn loses_no_concurrent_increment() { super::loses_no_concurrent_increment(super::$store()).await }
+            async fn loses_no_concurrent_increment() { if let Some(fresh) = super::$store().await { super::loses_no_concurrent_increment(fresh).await } }
             #[tokio::test]
-            async fn takes_any_bytes_up_to_its_limits() { super::takes_any_bytes_up_to_its_limits(super::$store()).await }
+            async fn takes_any_bytes_up_to_its_limits() { if let Some(fresh) = super::$store().await { super::takes_any_bytes_up_to_its_limits(fresh).await } }
             #[tokio::test]
-            async fn a_dropped_write_is_done_or_not() { super::a_dropped_write_is_done_or_not(super::$store()).await }
+            async fn a_dropped_write_is_done_or_not() { if let Some(fresh) = super::$store().await { super::a_dropped_write_is_done_or_not(fresh).await } }
             #[tokio::test]
-            async fn refuses_all_once_closed() { super::refuses_all_once_closed(super::$store()).await }
+            async fn refuses_all_once_closed() { if let Some(fresh) = super::$store().await { super::refuses_all_once_closed(fresh).await } }
         }
     )* };
 }
 
-stores!(memory, sled);
+stores!(memory, sled, postgres);
 
 pub(super) fn put(kind: Kind, key: &[u8], expect: Expect, value: &[u8]) -> Write {
     Write { kind, key: key.to_vec(), expect, value: Some(value.to_vec()) }

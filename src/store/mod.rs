@@ -9,6 +9,7 @@ pub mod fuzzing;
 pub mod keyfile;
 pub mod memory;
 mod outbox;
+pub mod postgres;
 pub mod record;
 pub mod records;
 pub mod seal;
@@ -111,6 +112,13 @@ pub struct Change {
     pub key: Vec<u8>,
     /// The record's version after the change; `None` when it was deleted.
     pub version: Option<u64>,
+}
+
+impl Change {
+    /// Any record of this kind may have changed: what was missed is not known. Its key is none that a record can have.
+    pub fn anything(kind: Kind) -> Change {
+        Change { kind, key: Vec::new(), version: None }
+    }
 }
 
 /// Why a store call failed. Messages name paths, kinds and causes, never a value.
