@@ -11,9 +11,11 @@ mod keygen;
 mod logging;
 mod nango;
 mod providers;
+mod rekey;
 mod run;
 mod sandbox;
 mod schema;
+mod store;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
@@ -70,6 +72,12 @@ enum Verb {
     Connections(connections::ConnectionsVerb),
     /// Print a new encryption key for `store.encryption_keys` (base64 of 32 random bytes).
     Keygen,
+    /// Seal every record anew with the first of `store.encryption_keys`, so that the others can be taken out: through the running server, or on
+    /// the store while none runs. May be broken off and run again at any time.
+    Rekey(rekey::RekeyArgs),
+    /// Check, repair, back up, restore or copy the token store.
+    #[command(subcommand)]
+    Store(store::StoreVerb),
     /// Run a provider of Attaché's own on loopback: a real authorization server and a photo API, for development and tests.
     Sandbox(sandbox::SandboxArgs),
     /// The first thing to run: the sandbox and the proxy, with megan@personalemail.com already connected, in a temporary folder.
@@ -123,6 +131,8 @@ pub fn main() -> ExitCode {
         Verb::Connect(args) => connect::run(&args),
         Verb::Connections(verb) => connections::run(verb),
         Verb::Keygen => keygen::run(),
+        Verb::Rekey(args) => rekey::run(&args),
+        Verb::Store(verb) => store::run(verb),
         Verb::Sandbox(args) => sandbox::run(&args),
         Verb::Dev(args) => dev::run(&args),
         Verb::Health(args) => health::run(&args),

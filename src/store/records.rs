@@ -46,8 +46,8 @@ pub type FoundSession = (Vec<u8>, Option<Keyed<SessionBytes>>);
 /// The typed store. Clones share it.
 #[derive(Clone)]
 pub struct Records {
-    store: Arc<dyn Store>,
-    sealer: Sealer,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sealer: Sealer,
 }
 
 impl Records {
@@ -263,7 +263,7 @@ fn intent_deletion(key: Vec<u8>) -> Write {
     Write { kind: Kind::Intent, key, expect: Expect::Any, value: None }
 }
 
-fn parse_key(kind: Kind, bytes: &[u8]) -> Result<ConnectionKey, StoreError> {
+pub(super) fn parse_key(kind: Kind, bytes: &[u8]) -> Result<ConnectionKey, StoreError> {
     ConnectionKey::from_bytes(bytes).ok_or_else(|| StoreError::Damaged(format!("a key of {} is no connection's key", kind.name())))
 }
 

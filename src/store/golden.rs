@@ -1,0 +1,1 @@
+//! Tests that what past versions wrote still opens.
