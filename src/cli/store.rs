@@ -27,7 +27,7 @@ pub(super) enum StoreVerb {
     /// Put a backup's records into a store that is absent or empty. No server may run.
     Restore(RestoreArgs),
     /// Copy all records from one store to another, and compare them. Each is a config file, or `sled:PATH` with the keys of -c. While FROM's server runs the
-    /// copy follows it; run it once more with --resume when the server has stopped.
+    /// copy follows it, and --finish makes it exact.
     Copy(CopyArgs),
 }
 
@@ -85,6 +85,13 @@ pub(super) struct CopyArgs {
     /// Go on with a copy: TO may hold records already, and is made the same as FROM. Refused where TO is newer.
     #[arg(long)]
     resume: bool,
+    /// While FROM's server runs: in the end stop its writes, so that TO is exact. It then serves fresh tokens and refreshes none, until it is
+    /// restarted on TO, or --cancel lets it go on.
+    #[arg(long)]
+    finish: bool,
+    /// Let FROM's running server go on after --finish, and copy nothing.
+    #[arg(long, conflicts_with = "finish")]
+    cancel: bool,
     /// With --resume: also take back what is newer in TO.
     #[arg(long, requires = "resume")]
     overwrite: bool,

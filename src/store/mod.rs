@@ -7,6 +7,7 @@ pub mod backup;
 pub mod codec;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod gate;
 pub mod keyfile;
 pub mod memory;
 pub mod mirror;

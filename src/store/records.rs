@@ -1,6 +1,7 @@
 //! Typed, sealed records on top of any [`Store`]: what the rest of the program reads and writes.
 
 use crate::base::ids::ConnectionKey;
+use crate::store::gate::Gate;
 use crate::store::seal::Sealer;
 use crate::store::{Change, Connection, Expect, Intent, Kind, Store, StoreError, Stored, Write, codec};
 use std::fmt;
@@ -48,11 +49,18 @@ pub type FoundSession = (Vec<u8>, Option<Keyed<SessionBytes>>);
 pub struct Records {
     pub(super) store: Arc<dyn Store>,
     pub(super) sealer: Sealer,
+    gate: Arc<Gate>,
 }
 
 impl Records {
     pub fn new(store: Arc<dyn Store>, sealer: Sealer) -> Self {
-        Records { store, sealer }
+        let gate = Gate::new(store);
+        Records { store: gate.clone(), sealer, gate }
+    }
+
+    /// What stops writes while the records move to another store.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     pub async fn connection(&self, key: &ConnectionKey) -> Result<Option<Keyed<Connection>>, StoreError> {

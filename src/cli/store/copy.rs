@@ -9,11 +9,14 @@ use crate::store::Records;
 use crate::store::mirror::{self, Mirrored, Over};
 use crate::store::pages::Source;
 use crate::store::seal::Sealer;
+use http::Method;
 use std::time::Duration;
 
 /// How many passes follow a serving store before it is told that it does not come to rest.
 const PASSES_MAX: usize = 20;
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often the server is asked whether what was under way has ended.
+const GATE_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(args: &CopyArgs) -> Outcome {
     let from = Spec::named(&args.from, &args.config.config, &crate::cli::environment).map_err(failure)?;
@@ -22,6 +25,15 @@ pub(super) async fn run(args: &CopyArgs) -> Outcome {
         return Err(Failure::usage("attache: FROM and TO are the same store"));
     }
     let server = server_of(args).await?;
+    if args.cancel || args.finish {
+        let Some(api) = &server else {
+            return Err(Failure::usage("attache: no server of FROM answers: --finish and --cancel are for a running one"));
+        };
+        if args.cancel {
+            gate(api, "open").await?;
+            return print("the server takes writes again: what it writes from now on is not in TO\n");
+        }
+    }
     let sealer = from.sealer().map_err(failure)?;
     let records = match server {
         Some(_) => None,
@@ -35,7 +47,10 @@ pub(super) async fn run(args: &CopyArgs) -> Outcome {
         }
     };
     let outcome = match (&server, &records) {
-        (Some(api), _) => follow(args, &Served(api), &sealer, &target).await,
+        (Some(api), _) => match follow(args, &Served(api), &sealer, &target).await {
+            Ok(()) if args.finish => finish(args, api, &sealer, &target).await,
+            outcome => outcome,
+        },
         (None, Some(records)) => copy(args, records, &sealer, &target).await,
         (None, None) => Ok(()),
     };
@@ -85,10 +100,45 @@ async fn follow(args: &CopyArgs, from: &dyn Source, sealer: &Sealer, to: &Record
         }
         tokio::time::sleep(PAUSE).await;
     }
+    if args.finish {
+        return Ok(());
+    }
     print(
-        "TO has caught up with the running server, which goes on writing to FROM. Now stop the server, run this command once more with --resume for what changed \
-         meanwhile (it compares every record), and start the server with the config of TO\n",
+        "TO has caught up with the running server, which goes on writing to FROM. Now either run this command once more with --resume --finish, which stops its writes and \
+         makes TO exact; or stop the server, and run it once more with --resume. Then start the server with the config of TO\n",
     )
+}
+
+/// Stops the server's writes, takes over the last of them, and compares. If that fails the server goes on as before.
+async fn finish(args: &CopyArgs, api: &Api, sealer: &Sealer, to: &Records) -> Outcome {
+    let finished = async {
+        while gate(api, "close").await? != "closed" {
+            tokio::time::sleep(GATE_PAUSE).await;
+        }
+        let (last, compared) = (pass(args, &Served(api), sealer, to).await?, pass(args, &Served(api), sealer, to).await?);
+        if compared.is_same() {
+            Ok((last, compared))
+        } else {
+            Err(Failure::runtime("the stores differ after the copy: something else writes to TO"))
+        }
+    };
+    match finished.await {
+        Ok((last, compared)) => print(&format!(
+            "last: {} written, {} deleted; {} records compared, each the same. TO is exact. The server serves fresh tokens and takes no writes: restart \
+             it with the config of TO now, or let it go on with --cancel\n",
+            last.written, last.deleted, compared.same
+        )),
+        Err(failure) => {
+            gate(api, "open").await?;
+            Err(failure)
+        }
+    }
+}
+
+/// Moves the gate before the server's store; answers how far it is closed.
+async fn gate(api: &Api, to: &str) -> Result<String, Failure> {
+    let answer = api.call(&Method::POST, &format!("/v1/store/gate/{to}"), None).await?.ok()?;
+    Ok(answer["gate"].as_str().unwrap_or_default().to_owned())
 }
 
 async fn refuse_filled(args: &CopyArgs, to: &Records) -> Outcome {

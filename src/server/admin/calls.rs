@@ -46,6 +46,8 @@ pub(super) enum Op {
     CheckStore,
     StoreRecords,
     Rekey,
+    CloseGate,
+    OpenGate,
     OpenApi,
 }
 
@@ -345,6 +347,28 @@ pub(super) const CALLS: &[Call] = &[
         query: &[KIND, RECORDS_LIMIT, CURSOR],
         body: None,
         answers: &[(200, "Rekeyed", "What became of the page. The last one has `next_cursor` null.")],
+        errors: &[],
+    },
+    Call {
+        op: Op::CloseGate,
+        method: "POST",
+        path: "/v1/store/gate/close",
+        allow: Allow::Write,
+        says: "Stop all writes to the store, so that its last changes can be copied: fresh tokens are served, refreshes answer 503. Repeat it until the answer is `closed`: what is under way ends first.",
+        query: &[],
+        body: None,
+        answers: &[(200, "StoreGate", "How far it is closed.")],
+        errors: &[],
+    },
+    Call {
+        op: Op::OpenGate,
+        method: "POST",
+        path: "/v1/store/gate/open",
+        allow: Allow::Write,
+        says: "Let writes to the store go on.",
+        query: &[],
+        body: None,
+        answers: &[(200, "StoreGate", "It is open.")],
         errors: &[],
     },
     Call {

@@ -198,6 +198,8 @@ impl Admin {
             Op::CheckStore => self.check_store().await,
             Op::StoreRecords => self.store_records(&asked).await,
             Op::Rekey => self.rekey(&asked).await,
+            Op::CloseGate => self.close_gate(),
+            Op::OpenGate => self.open_gate(),
             Op::OpenApi => Ok((StatusCode::OK, openapi::document())),
         }
     }

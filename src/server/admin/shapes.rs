@@ -427,6 +427,20 @@ struct Rekeyed {
     next_cursor: Option<String>,
 }
 
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum GateWord {
+    Open,
+    Closing,
+    Closed,
+}
+
+/// Whether the store takes writes.
+#[derive(JsonSchema)]
+struct StoreGate {
+    gate: GateWord,
+}
+
 /// OpenAPI 3.1.
 #[derive(JsonSchema)]
 struct OpenApi {
@@ -476,6 +490,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         StoreCheck,
         SealedPage,
         Rekeyed,
+        StoreGate,
         OpenApi,
         Problem
     );

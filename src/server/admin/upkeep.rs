@@ -49,6 +49,23 @@ impl Admin {
     }
 }
 
+impl Admin {
+    pub(super) fn close_gate(&self) -> Outcome {
+        let before = self.records.gate().position();
+        let position = self.records.gate().close_gate(|| self.connect.is_idle());
+        if position != before {
+            tracing::warn!(store.gate = position.name(), "the store takes no writes until it is told to: its records are being moved");
+        }
+        Ok((StatusCode::OK, json!({"gate": position.name()})))
+    }
+
+    pub(super) fn open_gate(&self) -> Outcome {
+        let position = self.records.gate().open_gate();
+        tracing::info!(store.gate = position.name(), "the store takes writes again");
+        Ok((StatusCode::OK, json!({"gate": position.name()})))
+    }
+}
+
 fn sealed_page(page: &Scanned) -> Value {
     let item = |(key, stored): &(Vec<u8>, crate::store::Stored)| json!({"key": STANDARD.encode(key), "version": stored.version, "value": STANDARD.encode(&stored.value)});
     let next = page.last().map(|(key, _)| URL_SAFE_NO_PAD.encode(key));
