@@ -5,12 +5,13 @@ use crate::base::clock::UnixMillis;
 use crate::base::ids::random_token;
 use crate::config::{self, KeySource, Startup, StoreKind};
 use crate::store::backup::{Backup, BackupError, Saved, Summary};
+use crate::store::keyfile::KeyFileError;
 use crate::store::memory::MemoryStore;
 use crate::store::seal::Sealer;
 use crate::store::sled::{SledStore, repair};
-use crate::store::survey::{Fault, Flaw, Survey, examine};
+use crate::store::survey::{Fault, Flaw, Survey, examine, name_of};
 use crate::store::{Expect, Kind, Records, Store, StoreError, Write};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,7 +89,7 @@ impl Spec {
         Ok(Records::new(open(&self.kind).await?, sealer))
     }
 
-    /// Opens a store, or makes it.
+    /// Opens a store, or makes it, and its key file with it.
     ///
     /// # Errors
     /// When it refuses.
@@ -96,7 +97,7 @@ impl Spec {
         if self.kind == StoreKind::Memory {
             return Err(AppError::Other("the store is `memory`, which ends with its process".to_owned()));
         }
-        let sealer = self.sealer()?;
+        let sealer = super::sealer(&self.keys, exists(&self.kind))?;
         Ok(Records::new(open(&self.kind).await?, sealer))
     }
 
@@ -176,6 +177,8 @@ pub struct Repaired {
     /// Records that are there and do not open.
     pub dropped: Vec<Fault>,
     pub broken_off: Vec<Kind>,
+    /// Connections of the backup that was compared with, which are not among those that are kept: lost, or deleted since.
+    pub missing: Option<Vec<String>>,
     /// Whether the records that are kept are all that there must be, in their newest form.
     pub is_exact: bool,
     /// Where the old folder is now; `None` if nothing was changed.
@@ -183,12 +186,14 @@ pub struct Repaired {
 }
 
 /// How a repair is to be done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct RepairPlan {
     /// Else only look.
     pub write: bool,
     /// Leave out what a missing key or a newer version would open.
     pub drop_unopened: bool,
+    /// A backup whose connections are looked for among what was salvaged.
+    pub compare: Option<PathBuf>,
 }
 
 /// Makes a whole store of what can be read of a damaged one. `None`: it is whole already.
@@ -229,9 +234,9 @@ pub async fn repair(spec: &Spec, plan: RepairPlan, now: UnixMillis) -> Result<Op
         Err(StoreError::Damaged(why)) => Some(why),
         Err(error) => return Err(error.into()),
     };
-    let salvaged = blocking(move || repair::salvage(&second)).await?.map_err(|_| {
-        let why = refusal.as_deref().unwrap_or_default();
-        AppError::Other(format!("nothing of the store can be read, so that there is nothing to repair it from; it is left as it is. {why}"))
+    let salvaged = blocking(move || repair::salvage(&second)).await?.map_err(|error| {
+        let refusal = refusal.as_deref().unwrap_or_default();
+        AppError::Other(format!("there is nothing to repair the store from, and it is left as it is ({error}). {refusal}"))
     })?;
     let mut done = Repaired {
         refusal,
@@ -240,6 +245,7 @@ pub async fn repair(spec: &Spec, plan: RepairPlan, now: UnixMillis) -> Result<Op
         kept: BTreeMap::new(),
         dropped: Vec::new(),
         broken_off: salvaged.broken_off,
+        missing: None,
         is_exact: salvaged.is_exact,
         aside: None,
     };
@@ -254,6 +260,10 @@ pub async fn repair(spec: &Spec, plan: RepairPlan, now: UnixMillis) -> Result<Op
         }
     }
     done.is_exact &= done.dropped.is_empty();
+    if let Some(file) = plan.compare.clone() {
+        let kept: HashSet<Vec<u8>> = writes.iter().filter(|write| write.kind == Kind::Connection).map(|write| write.key.clone()).collect();
+        done.missing = Some(blocking(move || missing(&file, &kept)).await??);
+    }
     let curable = |fault: &&Fault| fault.flaw != Flaw::Broken;
     if let Some(fault) = done.dropped.iter().find(curable).filter(|_| !plan.drop_unopened) {
         let count = done.dropped.iter().filter(curable).count();
@@ -271,6 +281,20 @@ pub async fn repair(spec: &Spec, plan: RepairPlan, now: UnixMillis) -> Result<Op
     }
     drop(held);
     Ok(Some(done))
+}
+
+/// The connections of a backup that are not among these.
+fn missing(file: &Path, kept: &HashSet<Vec<u8>>) -> Result<Vec<String>, AppError> {
+    let mut missing = Vec::new();
+    let read = Backup::open(file).and_then(|mut backup| {
+        backup.each(|saved| {
+            if saved.kind == Kind::Connection && !kept.contains(&saved.key) {
+                missing.push(name_of(saved.kind, &saved.key));
+            }
+            Ok(())
+        })
+    });
+    read.map(|()| missing).map_err(|error| AppError::Other(format!("{}: {error}", file.display())))
 }
 
 /// Makes a new store of these records beside `path`, and puts it in its place.
@@ -312,7 +336,13 @@ pub struct Restored {
 /// # Errors
 /// When the backup is not whole or needs a key that is not here, the store holds something, or the disk refuses. Then nothing was changed.
 pub async fn restore(spec: &Spec, file: &Path, force: bool, now: UnixMillis) -> Result<Restored, AppError> {
-    let sealer = spec.sealer()?;
+    let sealer = spec.sealer().map_err(|error| match error {
+        AppError::Key(KeyFileError::MissingBesideStore { path }) => AppError::Other(format!(
+            "the encryption key file {} does not exist: put the key there first that the backup's records were sealed with",
+            path.display()
+        )),
+        other => other,
+    })?;
     let told = |error: BackupError| AppError::Other(format!("{}: {error}", file.display()));
     let file_owned = file.to_owned();
     let mut backup = blocking(move || Backup::open(&file_owned)).await?.map_err(told)?;

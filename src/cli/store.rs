@@ -50,6 +50,9 @@ pub(super) struct RepairArgs {
     /// Leave out records that only a missing key or a newer attache can open. They are lost to the new store.
     #[arg(long)]
     drop_unopened: bool,
+    /// A backup: name the connections in it that cannot be salvaged, because they are lost or were deleted since.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
 }
 
 #[derive(Args)]

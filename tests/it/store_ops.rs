@@ -119,7 +119,13 @@ async fn a_backup_of_a_serving_store_is_restored_on_another_machine() {
     }
     let without_key = run(there.path(), &["store", "restore", "nightly.backup"]);
     ended(&without_key, 1);
-    assert!(without_key.err.contains("attache.key") && !there.path().join("attache.key").exists(), "{}", without_key.err);
+    assert!(
+        without_key.err.contains("attache.key")
+            && without_key.err.contains("put the key there first")
+            && !there.path().join("attache.key").exists(),
+        "{}",
+        without_key.err
+    );
     fs::write(there.path().join("attache.key"), SealingKey::generate().to_base64().expose()).expect("written");
     let other_key = run(there.path(), &["store", "restore", "nightly.backup"]);
     ended(&other_key, 1);
@@ -271,6 +277,7 @@ async fn a_running_server_stops_its_writes_for_the_last_of_a_copy_and_serves_wha
 async fn threat_33_a_cut_store_refuses_to_start_and_is_salvaged_beside_the_old_one() {
     let (_sandbox, folder) = filled().await;
     let here = folder.path();
+    ended(&run(here, &["store", "backup", "nightly.backup"]), 0);
     let db = here.join("attache.db/db");
     let bytes = fs::read(&db).expect("read");
     let last = bytes.iter().rposition(|byte| *byte != bytes[bytes.len() - 1]).expect("written") + 1;
@@ -287,7 +294,7 @@ async fn threat_33_a_cut_store_refuses_to_start_and_is_salvaged_beside_the_old_o
     ended(&checked, 1);
     assert!(checked.err.contains("attache store repair"), "{}", checked.err);
     let before = tree(&here.join("attache.db"));
-    let looked = run(here, &["store", "repair"]);
+    let looked = run(here, &["store", "repair", "--compare", "nightly.backup"]);
     ended(&looked, 1);
     assert!(looked.out.contains("are lost") && looked.err.contains("--yes"), "{looked:?}");
     assert_eq!(tree(&here.join("attache.db")), before, "a look changes nothing");
@@ -296,6 +303,9 @@ async fn threat_33_a_cut_store_refuses_to_start_and_is_salvaged_beside_the_old_o
     assert!(done.out.contains("attache.db.aside-"), "{}", done.out);
     let kept = listed(here);
     assert!(!kept.is_empty() && kept.len() < USERS && kept.iter().all(|user| everyone().contains(user)), "{kept:?}");
+    // Each that is gone was named.
+    let named = |user: &String| looked.out.contains(&format!("missing      sandbox {user} default"));
+    assert!(everyone().iter().all(|user| named(user) != kept.contains(user)), "{}", looked.out);
     let whole = run(here, &["store", "repair"]);
     ended(&whole, 0);
     assert!(whole.out.contains("whole"), "{}", whole.out);

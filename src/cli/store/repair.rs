@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 pub(super) async fn run(args: &RepairArgs) -> Outcome {
     no_server(&args.config).await?;
-    let plan = RepairPlan { write: args.yes, drop_unopened: args.drop_unopened };
+    let plan = RepairPlan { write: args.yes, drop_unopened: args.drop_unopened, compare: args.compare.clone() };
     let Some(done) = store::repair(&spec_of(&args.config)?, plan, SystemClock.now()).await.map_err(failure)? else {
         return print("the store is whole: there is nothing to repair\n");
     };
@@ -56,10 +56,13 @@ fn text(done: &Repaired) -> String {
     for fault in &done.dropped {
         let _ = writeln!(text, "lost         {} ({}): {}", fault.record, fault.kind.name(), fault.why);
     }
+    for name in done.missing.iter().flatten() {
+        let _ = writeln!(text, "missing      {name}: in the backup, and lost or deleted since");
+    }
     if !done.is_exact {
         text.push_str(
             "in doubt     a connection may be in an older form than its last: if its refresh token was used since, its provider refuses it and the end user connects anew. \
-             Which connections are gone can be told by comparing `attache connections list` with your app's own records, or a backup\n",
+             Which connections are gone can be told by comparing `attache connections list` with your app's own records, or by --compare with a backup\n",
         );
     }
     text

@@ -5,7 +5,7 @@
 
 use super::SledStore;
 use super::open::{self, Lock, TALLY_KEY, TALLY_TREE};
-use super::side::Side;
+use super::side::{BadSide, Side};
 use super::tally::Tally;
 use crate::store::{Kind, StoreError, Stored};
 use ::sled::{Db, Tree};
@@ -75,9 +75,13 @@ pub fn look(copy: &Path, of: &Path) -> Result<std::sync::Arc<SledStore>, StoreEr
 /// Reads all that can be read of a copy. The copy may be changed by it.
 ///
 /// # Errors
-/// When sled cannot be brought to read it at all.
+/// When sled cannot be brought to read it at all, or a newer attache made the store.
 pub fn salvage(copy: &Path) -> Result<Salvaged, StoreError> {
-    let side = Side::read(copy).ok().flatten().map(|(_, tally)| tally);
+    let side = match Side::read(copy) {
+        // What its other parts mean by now is not known here.
+        Err(BadSide::Newer) => return Err(StoreError::Damaged("a newer attache made it".to_owned())),
+        read => read.ok().flatten().map(|(_, tally)| tally),
+    };
     open::put_unfinished_snapshots_aside(copy).map_err(|error| StoreError::Unavailable(format!("the copy: {error}")))?;
     // Snapshots only spare reading the log, and may be what is damaged; so without them in the end. sled mends its log as it reads it, so
     // that a second try may see more than the first.
