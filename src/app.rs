@@ -1,11 +1,13 @@
-//! Floor 7: the composition root. The only file that names concrete stores and puts the rooms together.
+//! Floor 7: the composition root, which puts the rooms together. It and `app/store.rs` alone name concrete stores.
+
+pub mod store;
 
 mod telling;
 
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::{ConnectionKey, random_token};
 use crate::base::secret::Secret;
-use crate::config::{AdminToken, AdminTokens, ConfigErrors, KeySource, Live, Startup, StoreKind};
+use crate::config::{AdminToken, AdminTokens, ConfigErrors, KeySource, Live, Startup};
 use crate::connect::Connect;
 use crate::identity::Keys;
 use crate::metrics::Metrics;
@@ -18,10 +20,8 @@ use crate::server::listen::{self, Bound};
 use crate::server::public::Public;
 use crate::server::{BindError, Phase, Port, Tls, Which, Workers, control};
 use crate::store::keyfile::{self, KeyFileError, Made};
-use crate::store::memory::MemoryStore;
 use crate::store::seal::{BadKey, Sealer, SealingKey};
-use crate::store::sled::SledStore;
-use crate::store::{Connection, Records, Store, StoreError};
+use crate::store::{Connection, Records, StoreError};
 use crate::token::Keeper;
 use crate::upstream::{Connector, Fetch, TlsRoots};
 use std::net::SocketAddr;
@@ -382,23 +382,21 @@ pub async fn until_signal(running: Running) -> Result<(), AppError> {
 /// # Errors
 /// When it is open elsewhere, damaged, or sealed with another key.
 pub async fn open_records(startup: &Startup) -> Result<Records, AppError> {
-    let exists = match &startup.store {
-        StoreKind::Memory => false,
-        StoreKind::Sled { path } => SledStore::exists(path),
-    };
-    let sealer = sealer(&startup.keys, exists)?;
-    let store: Arc<dyn Store> = match &startup.store {
-        StoreKind::Memory => MemoryStore::new(),
-        StoreKind::Sled { path } => {
-            let path = path.clone();
-            let opened = tokio::task::spawn_blocking(move || SledStore::open(&path)).await;
-            opened.map_err(|_| AppError::Other("opening the store broke off".to_owned()))??
-        }
-    };
-    let records = Records::new(store, sealer);
+    let sealer = sealer(&startup.keys, store::exists(&startup.store))?;
+    let records = Records::new(store::open(&startup.store).await?, sealer);
     // Every record is opened once, so that a store sealed with another key refuses at the start rather than at each call.
-    records.check().await?;
+    records.check().await.map_err(with_way_out)?;
     Ok(records)
+}
+
+/// One record refuses the whole start, so that it is not lost in silence; this says what can be done about it.
+fn with_way_out(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Damaged(why) => StoreError::Damaged(format!(
+            "{why}. `attache store check` tells which records those are; a damaged one is left out by `attache store repair`, or restored with `attache store restore`"
+        )),
+        other => other,
+    }
 }
 
 fn sealer(keys: &KeySource, store_exists: bool) -> Result<Sealer, AppError> {

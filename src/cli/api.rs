@@ -4,7 +4,7 @@
 use super::{ConfigArg, Failure};
 use crate::app::{self, Offline, Settings};
 use crate::base::secret::Secret;
-use crate::config::{AdminToken, AdminTokens, Bind, ServerTls, Startup};
+use crate::config::{AdminToken, AdminTokens, Bind, ServerTls, Snapshot, Startup};
 use crate::upstream::{Fetch, TlsRoots};
 use bytes::Bytes;
 use clap::Args;
@@ -26,10 +26,10 @@ pub(super) struct Target {
     /// The admin listener of a running Attaché, as in `http://127.0.0.1:7072` or `unix:/run/attache/admin.sock`. By default the one that the
     /// config names, if it answers; if none does, the store is opened here.
     #[arg(long, value_name = "URL")]
-    server: Option<String>,
+    pub(super) server: Option<String>,
     /// The admin token for `--server`; else the one that the config names.
     #[arg(long, value_name = "TOKEN", env = "ATTACHE_ADMIN_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    pub(super) token: Option<String>,
 }
 
 /// The admin API, wherever it is.
@@ -86,18 +86,24 @@ impl Api {
             };
         }
         let snapshot = crate::config::load(&target.config.config, &super::environment).map_err(Failure::usage)?;
-        let tls = snapshot.tls.admin.as_deref();
-        for place in places(&snapshot.startup) {
-            let remote = Remote { fetch: fetch_of(tls), place, token: given.clone().or_else(|| token(&snapshot.startup)) };
-            if remote.answers().await.is_ok() {
-                return Ok(Api::Server(remote));
-            }
+        if let Some(remote) = running(&snapshot, given).await {
+            return Ok(Api::Server(remote));
         }
         if snapshot.startup.store == crate::config::StoreKind::Memory {
             return Err(Failure::usage("the store is `memory`, which lives inside the running server alone, and no server answers"));
         }
         let offline = app::offline(Settings::new(target.config.config.clone())).await.map_err(Failure::runtime)?;
         Ok(Api::Here(Box::new(offline)))
+    }
+
+    /// The server that `--server` names or that answers where the config says, if there is one; nothing is opened here.
+    pub(super) async fn server(target: &Target) -> Result<Option<Api>, Failure> {
+        if target.server.is_some() {
+            return Api::open(target).await.map(Some);
+        }
+        let given = target.token.as_deref().map(str::trim).filter(|token| !token.is_empty()).map(Secret::new);
+        let snapshot = crate::config::load(&target.config.config, &super::environment).map_err(Failure::usage)?;
+        Ok(running(&snapshot, given).await.map(Api::Server))
     }
 
     pub(super) async fn get(&self, target: &str) -> Result<Answered, Failure> {
@@ -133,6 +139,18 @@ impl Api {
             Api::Here(offline) => offline.close().await.map_err(Failure::runtime),
         }
     }
+}
+
+/// The server that answers where the config says.
+async fn running(snapshot: &Snapshot, given: Option<Secret>) -> Option<Remote> {
+    for place in places(&snapshot.startup) {
+        let token = given.clone().or_else(|| token(&snapshot.startup));
+        let remote = Remote { fetch: fetch_of(snapshot.tls.admin.as_deref()), place, token };
+        if remote.answers().await.is_ok() {
+            return Some(remote);
+        }
+    }
+    None
 }
 
 impl Remote {

@@ -12,9 +12,11 @@ mod logging;
 mod nango;
 mod notify;
 mod providers;
+mod rekey;
 mod run;
 mod sandbox;
 mod schema;
+mod store;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
@@ -71,6 +73,12 @@ enum Verb {
     Connections(connections::ConnectionsVerb),
     /// Print a new encryption key for `store.encryption_keys` (base64 of 32 random bytes).
     Keygen,
+    /// Seal every record anew with the first of `store.encryption_keys`, so that the others can be taken out: through the running server, or on
+    /// the store while none runs. May be broken off and run again at any time.
+    Rekey(rekey::RekeyArgs),
+    /// Check, repair, back up, restore or copy the token store.
+    #[command(subcommand)]
+    Store(store::StoreVerb),
     /// Run a provider of Attaché's own on loopback: a real authorization server and a photo API, for development and tests.
     Sandbox(sandbox::SandboxArgs),
     /// The first thing to run: the sandbox and the proxy, with megan@personalemail.com already connected, in a temporary folder.
@@ -128,6 +136,8 @@ pub fn main() -> ExitCode {
         Verb::Connections(verb) => connections::run(verb),
         Verb::Keygen => keygen::run(),
         Verb::Notify(verb) => notify::run(&verb),
+        Verb::Rekey(args) => rekey::run(&args),
+        Verb::Store(verb) => store::run(verb),
         Verb::Sandbox(args) => sandbox::run(&args),
         Verb::Dev(args) => dev::run(&args),
         Verb::Health(args) => health::run(&args),

@@ -155,6 +155,11 @@ impl Connect {
         }
     }
 
+    /// Whether no end user's step of connecting is under way, and no token call of the keeper's.
+    pub fn is_idle(&self) -> bool {
+        *self.working.borrow() == 0 && self.keeper.is_idle()
+    }
+
     /// The registration, if it is on.
     fn registration(&self, snapshot: &Snapshot, id: &str) -> Option<Arc<Registration>> {
         snapshot.providers.get(id).filter(|registration| registration.off.is_none()).cloned()

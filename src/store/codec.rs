@@ -112,6 +112,11 @@ pub(crate) fn decode_intent(key: ConnectionKey, bytes: &[u8]) -> Result<Intent, 
     Ok(Intent { key, begun_at: UnixMillis(wire.begun_at_ms), version: wire.version })
 }
 
+/// Whether the opened bytes of a connection or intent are of a version that only a newer attache knows.
+pub(super) fn is_newer(plain: &[u8]) -> bool {
+    plain.first().is_some_and(|version| *version > VERSION_KEYED)
+}
+
 impl From<State> for StateV1 {
     fn from(state: State) -> Self {
         match state {

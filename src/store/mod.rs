@@ -3,21 +3,29 @@
 //! A store sees only opaque, already sealed bytes under a key; it never decides what a record means. Each call is off the request threads:
 //! a fresh token is served from the keeper's table, and only what is missing there comes here.
 
+pub mod backup;
 pub mod codec;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod gate;
 pub mod keyfile;
 pub mod memory;
+pub mod mirror;
 mod outbox;
+pub mod pages;
 pub mod postgres;
 pub mod record;
 pub mod records;
+pub mod rekey;
 pub mod seal;
 pub mod sled;
+pub mod survey;
 pub mod wire;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod golden;
 
 pub use outbox::{FoundNotice, OutboxWrite};
 pub use record::{Connection, Intent, State};
@@ -60,6 +68,11 @@ impl Kind {
             Kind::Intent => "intents",
             Kind::Outbox => "outbox",
         }
+    }
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 

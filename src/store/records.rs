@@ -1,6 +1,7 @@
 //! Typed, sealed records on top of any [`Store`]: what the rest of the program reads and writes.
 
 use crate::base::ids::ConnectionKey;
+use crate::store::gate::Gate;
 use crate::store::outbox::OutboxWrite;
 use crate::store::seal::Sealer;
 use crate::store::{Change, Connection, Expect, Holder, Intent, Kind, Lease, Store, StoreError, Stored, Write, codec};
@@ -50,11 +51,18 @@ pub type FoundSession = (Vec<u8>, Option<Keyed<SessionBytes>>);
 pub struct Records {
     pub(super) store: Arc<dyn Store>,
     pub(super) sealer: Sealer,
+    gate: Arc<Gate>,
 }
 
 impl Records {
     pub fn new(store: Arc<dyn Store>, sealer: Sealer) -> Self {
-        Records { store, sealer }
+        let gate = Gate::new(store);
+        Records { store: gate.clone(), sealer, gate }
+    }
+
+    /// What stops writes while the records move to another store.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     pub async fn connection(&self, key: &ConnectionKey) -> Result<Option<Keyed<Connection>>, StoreError> {
@@ -300,7 +308,7 @@ fn intent_deletion(key: Vec<u8>) -> Write {
     Write { kind: Kind::Intent, key, expect: Expect::Any, value: None }
 }
 
-fn parse_key(kind: Kind, bytes: &[u8]) -> Result<ConnectionKey, StoreError> {
+pub(super) fn parse_key(kind: Kind, bytes: &[u8]) -> Result<ConnectionKey, StoreError> {
     ConnectionKey::from_bytes(bytes).ok_or_else(|| StoreError::Damaged(format!("a key of {} is no connection's key", kind.name())))
 }
 

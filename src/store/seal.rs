@@ -77,8 +77,18 @@ impl fmt::Debug for SealingKey {
 }
 
 /// The first four bytes of a hash of a key, shown as hexadecimal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyId([u8; ID_LEN]);
+
+impl KeyId {
+    /// Which key an envelope says it was sealed with; `None` where it is no envelope of a format known here.
+    pub fn of_envelope(envelope: &[u8]) -> Option<KeyId> {
+        if envelope.first() != Some(&FORMAT) || envelope.len() < HEADER_LEN + TAG_LEN {
+            return None;
+        }
+        envelope[1..].first_chunk().map(|id| KeyId(*id))
+    }
+}
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,6 +106,21 @@ impl Sealer {
         #[expect(clippy::expect_used, reason = "AES-256 takes every key of 32 bytes")]
         let ready = |key: &SealingKey| (key.id(), RandomizedNonceKey::new(&AES_256_GCM, key.0.as_slice()).expect("a key of 32 bytes"));
         Sealer(keys.iter().map(ready).collect())
+    }
+
+    /// The key that seals.
+    pub fn first(&self) -> Option<KeyId> {
+        self.0.first().map(|(id, _)| *id)
+    }
+
+    /// Whether the key `id` is one that opens.
+    pub fn knows(&self, id: KeyId) -> bool {
+        self.0.iter().any(|(known, _)| *known == id)
+    }
+
+    /// Whether an envelope is of a format that only a newer attache knows.
+    pub(super) fn is_newer(envelope: &[u8]) -> bool {
+        envelope.first().is_some_and(|format| *format > FORMAT)
     }
 
     /// The envelope of `plain` for the record `key` of `kind`.

@@ -9,6 +9,7 @@
 //! Values and keys of records lie as they come: values are sealed by the layer above, keys (with end users' names) are not.
 
 mod open;
+pub mod repair;
 mod side;
 mod tally;
 mod writer;

@@ -283,6 +283,11 @@ impl Keeper {
         }
     }
 
+    /// Whether no flight is in the air.
+    pub fn is_idle(&self) -> bool {
+        *self.flights.borrow() == 0
+    }
+
     pub(super) fn steady_millis(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX - 1)
     }

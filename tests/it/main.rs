@@ -49,6 +49,7 @@ mod sending;
 mod shapes;
 mod smuggling;
 mod smuggling_property;
+mod store_ops;
 mod streaming;
 mod tls;
 mod tokens;

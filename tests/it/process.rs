@@ -53,6 +53,20 @@ impl Process {
         Process { child, out, err }
     }
 
+    /// The same, by a shell that does `first` and then becomes the program.
+    pub fn spawn_by_shell(folder: &Path, first: &str, args: &[&str]) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{first} \"$0\" \"$@\""), env!("CARGO_BIN_EXE_attache")]).args(args).current_dir(folder).env_clear();
+        command.env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("spawned");
+        let (out, err) = (gather(child.stdout.take().expect("piped")), gather(child.stderr.take().expect("piped")));
+        Process { child, out, err }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn out(&self) -> String {
         self.out.lock().expect("unpoisoned").clone()
     }

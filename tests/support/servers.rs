@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A server that ends, with its folder, when this program does: a shell waits for the end of its input.
 struct Server {
@@ -62,14 +62,6 @@ fn guarded(folder: &Path, signal: &str, program: &Path, args: &[&str], identity:
     command.spawn().expect("a shell")
 }
 
-fn until_open(port: u16) {
-    let give_up = Instant::now() + Duration::from_secs(30);
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < give_up, "the server on port {port} did not start");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 fn start_postgres() -> Option<Server> {
     let (Some(initdb), Some(postgres)) = (find("initdb"), find("postgres")) else {
         missing("PostgreSQL (initdb, postgres)");
@@ -96,7 +88,6 @@ fn start_postgres() -> Option<Server> {
     let data = data.display().to_string();
     let args = ["-D", &data, "-c", "listen_addresses=127.0.0.1", "-c", &port_text, "-c", &sockets, "-c", "max_connections=300"];
     let shell = guarded(&folder, "QUIT", &postgres, &args, identity);
-    until_open(port);
     Some(Server { url: format!("postgres://attache@127.0.0.1:{port}/postgres"), _shell: shell })
 }
 
@@ -105,7 +96,7 @@ fn is_root() -> bool {
 }
 
 /// The URL of a new, empty database; `None` where there is no PostgreSQL.
-pub async fn postgres_url() -> Option<String> {
+pub(super) async fn postgres_url() -> Option<String> {
     let base = match std::env::var("ATTACHE_TEST_POSTGRES_URL") {
         Ok(url) => url,
         Err(_) => tokio::task::spawn_blocking(|| POSTGRES.get_or_init(start_postgres).as_ref().map(|server| server.url.clone()))

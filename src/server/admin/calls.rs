@@ -43,6 +43,11 @@ pub(super) enum Op {
     Routes,
     Providers,
     Explain,
+    CheckStore,
+    StoreRecords,
+    Rekey,
+    CloseGate,
+    OpenGate,
     OpenApi,
 }
 
@@ -95,6 +100,14 @@ const LIMIT: Query = Query {
     kind: QueryKind::Number { least: 1, most: 1000 },
     required: false,
 };
+/// The kinds of records, by their names in the store.
+const KIND: Query = Query {
+    name: "kind",
+    says: "Of which kind.",
+    kind: QueryKind::OneOf(&["connections", "sessions", "intents", "outbox"]),
+    required: true,
+};
+const RECORDS_LIMIT: Query = Query { kind: QueryKind::Number { least: 1, most: 256 }, ..LIMIT };
 const NOT_FOUND: (u16, &str) = (404, "`not-found`: there is no such thing.");
 
 pub(super) const CALLS: &[Call] = &[
@@ -301,6 +314,61 @@ pub(super) const CALLS: &[Call] = &[
         ],
         body: None,
         answers: &[(200, "Explained", "It.")],
+        errors: &[],
+    },
+    Call {
+        op: Op::CheckStore,
+        method: "GET",
+        path: "/v1/store/check",
+        allow: Allow::Read,
+        says: "Open every record of the store, and tell what it holds, which keys sealed it and what does not open.",
+        query: &[],
+        body: None,
+        answers: &[(200, "StoreCheck", "What was found; `whole` says whether everything opens.")],
+        errors: &[],
+    },
+    Call {
+        op: Op::StoreRecords,
+        method: "GET",
+        path: "/v1/store/records",
+        allow: Allow::Write,
+        says: "Records as they lie in the store, sealed with its keys: what a backup and a copy are made of.",
+        query: &[KIND, RECORDS_LIMIT, CURSOR],
+        body: None,
+        answers: &[(200, "SealedPage", "One page, in the order of the keys. It ends with `next_cursor` null.")],
+        errors: &[],
+    },
+    Call {
+        op: Op::Rekey,
+        method: "POST",
+        path: "/v1/store/rekey",
+        allow: Allow::Write,
+        says: "Seal the records of one page anew that are not sealed with the first of the store's keys. Connect sessions that are under way may fail if theirs is sealed anew.",
+        query: &[KIND, RECORDS_LIMIT, CURSOR],
+        body: None,
+        answers: &[(200, "Rekeyed", "What became of the page. The last one has `next_cursor` null.")],
+        errors: &[],
+    },
+    Call {
+        op: Op::CloseGate,
+        method: "POST",
+        path: "/v1/store/gate/close",
+        allow: Allow::Write,
+        says: "Stop all writes to the store, so that its last changes can be copied: fresh tokens are served, refreshes answer 503. Repeat it until the answer is `closed`: what is under way ends first.",
+        query: &[],
+        body: None,
+        answers: &[(200, "StoreGate", "How far it is closed.")],
+        errors: &[],
+    },
+    Call {
+        op: Op::OpenGate,
+        method: "POST",
+        path: "/v1/store/gate/open",
+        allow: Allow::Write,
+        says: "Let writes to the store go on.",
+        query: &[],
+        body: None,
+        answers: &[(200, "StoreGate", "It is open.")],
         errors: &[],
     },
     Call {

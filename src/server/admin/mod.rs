@@ -11,6 +11,7 @@ mod read;
 mod sessions;
 mod shapes;
 mod snapshot;
+mod upkeep;
 
 use super::body;
 use super::control::ControlPeer;
@@ -194,6 +195,11 @@ impl Admin {
             Op::Routes => Ok(self.routes()),
             Op::Providers => Ok(self.providers()),
             Op::Explain => self.explain(&asked),
+            Op::CheckStore => self.check_store().await,
+            Op::StoreRecords => self.store_records(&asked).await,
+            Op::Rekey => self.rekey(&asked).await,
+            Op::CloseGate => self.close_gate(),
+            Op::OpenGate => self.open_gate(),
             Op::OpenApi => Ok((StatusCode::OK, openapi::document())),
         }
     }

@@ -337,6 +337,110 @@ struct Refused {
     detail: String,
 }
 
+/// How many records there are of each kind.
+#[derive(JsonSchema)]
+struct KindCounts {
+    connections: u64,
+    sessions: u64,
+    intents: u64,
+    outbox: u64,
+}
+
+/// How many connections there are in each state.
+#[derive(JsonSchema)]
+struct StateCounts {
+    pending: u64,
+    active: u64,
+    expired: u64,
+    reconnect_required: u64,
+}
+
+/// What the store holds.
+#[derive(JsonSchema)]
+struct StoreCheck {
+    /// Whether every record opens.
+    whole: bool,
+    records: KindCounts,
+    states: StateCounts,
+    /// The fingerprint of the key that seals.
+    first_key: Option<String>,
+    keys: Vec<KeyUse>,
+    /// Records that open, but not with the first key.
+    rekey_needed: KindCounts,
+    /// The first hundred of what does not open.
+    faults: Vec<StoreFault>,
+    faults_total: u64,
+}
+
+#[derive(JsonSchema)]
+struct KeyUse {
+    /// Its fingerprint, which tells nothing of the key itself.
+    key: String,
+    records: u64,
+    /// Whether it is the key that seals.
+    first: bool,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Flaw {
+    KeyMissing,
+    Newer,
+    Broken,
+}
+
+/// A record that does not open.
+#[derive(JsonSchema)]
+struct StoreFault {
+    kind: String,
+    /// Provider, end user and account of a connection; a hash of the key of anything else.
+    record: String,
+    flaw: Flaw,
+    why: String,
+}
+
+/// A record as it lies in the store.
+#[derive(JsonSchema)]
+struct SealedRecord {
+    /// Base64.
+    key: String,
+    version: u64,
+    /// Base64 of what is sealed.
+    value: String,
+}
+
+/// One page of sealed records.
+#[derive(JsonSchema)]
+struct SealedPage {
+    items: Vec<SealedRecord>,
+    next_cursor: Option<String>,
+}
+
+/// What became of one page of records.
+#[derive(JsonSchema)]
+struct Rekeyed {
+    resealed: u64,
+    /// Sealed with the first key already.
+    left: u64,
+    /// What does not open, and is left as it is.
+    faults: Vec<StoreFault>,
+    next_cursor: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum GateWord {
+    Open,
+    Closing,
+    Closed,
+}
+
+/// Whether the store takes writes.
+#[derive(JsonSchema)]
+struct StoreGate {
+    gate: GateWord,
+}
+
 /// OpenAPI 3.1.
 #[derive(JsonSchema)]
 struct OpenApi {
@@ -383,6 +487,10 @@ pub(super) fn schemas() -> Map<String, Value> {
         Routes,
         Providers,
         Explained,
+        StoreCheck,
+        SealedPage,
+        Rekeyed,
+        StoreGate,
         OpenApi,
         Problem
     );

@@ -65,8 +65,9 @@ fn child(variable: &str, path: &Path, test: &str) -> Command {
     command
 }
 
+/// Fails if a group is answered before it is flushed: without that order, what was acknowledged is gone after the kill.
 #[tokio::test]
-async fn kill_9_loses_nothing_that_was_acknowledged() {
+async fn threat_32_kill_9_loses_nothing_that_was_acknowledged() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("store");
     let mut known: Vec<String> = Vec::new();

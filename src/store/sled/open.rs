@@ -39,11 +39,12 @@ const LOCK_TRIES: u32 = 20;
 const OPEN_TRIES: u32 = 2;
 const LOCK_WAIT: Duration = Duration::from_millis(50);
 
-const WAY_OUT: &str = "Restore the whole folder from a backup, or move it aside to start empty (all end users then connect anew)";
+const WAY_OUT: &str = "Ways out: `attache store restore FILE --force` puts a backup in its place; `attache store repair` salvages what can still be read and says \
+     what is lost; or move the folder aside to start empty (all end users then connect anew)";
 
 /// The key of the tally in the tree of the same name.
 pub(super) const TALLY_KEY: &[u8] = b"tally";
-const TALLY_TREE: &str = "attache-tally";
+pub(super) const TALLY_TREE: &str = "attache-tally";
 
 /// An open sled database with everything the store needs of it.
 pub(super) struct Opened {
@@ -74,6 +75,11 @@ pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock, which en
 pub(super) fn lock(path: &Path) -> Result<Lock, StoreError> {
     make_folder(path).map_err(|error| unavailable(path, "its folder cannot be used", &error))?;
     refuse_foreign_folder(path)?;
+    lock_as_it_is(path)
+}
+
+/// Takes the folder for this process alone, whatever is in it.
+pub(super) fn lock_as_it_is(path: &Path) -> Result<Lock, StoreError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(path.join(LOCK_NAME)).map_err(|error| unavailable(path, "its lock file cannot be opened", &error))?;
@@ -211,7 +217,7 @@ fn make_side(path: &Path) -> Result<Side, StoreError> {
 
 /// sled takes a snapshot that it had not finished for the newest one, and fails on it. It is only ever a shortcut for reading the log, so the
 /// store is whole without it.
-fn put_unfinished_snapshots_aside(path: &Path) -> io::Result<()> {
+pub(super) fn put_unfinished_snapshots_aside(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
@@ -261,7 +267,7 @@ fn recover(path: &Path, mut side: Side, expected: Tally) -> Result<Opened, Store
     Ok(Opened { db, trees, data, side, tally: noted })
 }
 
-fn open_sled(path: &Path) -> Result<Db, StoreError> {
+pub(super) fn open_sled(path: &Path) -> Result<Db, StoreError> {
     let config = || ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).segment_size(SEGMENT_BYTES).flush_every_ms(None);
     let mut tries = LOCK_TRIES;
     loop {
