@@ -130,6 +130,9 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
         metrics.events().clone(),
         Arc::clone(&desk),
     );
+    if let Some(shared) = startup.store.shared() {
+        keeper.set_max_stale(shared.max_stale);
+    }
     telling::start(&live, &desk, &records, Fetch::new(Arc::clone(&settings.tls)), &settings.clock, &metrics);
     keeper.recover().await?;
     let (phase, phases) = watch::channel(Phase::Serving);

@@ -3,14 +3,17 @@
 use super::AppError;
 use crate::base::clock::UnixMillis;
 use crate::base::ids::random_token;
-use crate::config::{self, KeySource, Startup, StoreKind};
+use crate::base::secret::Secret;
+use crate::config::{self, KeySource, SharedStore, Startup, StoreKind};
 use crate::store::backup::{Backup, BackupError, Saved, Summary};
 use crate::store::keyfile::KeyFileError;
 use crate::store::memory::MemoryStore;
+use crate::store::postgres::{PostgresOptions, PostgresStore, PostgresUrl};
 use crate::store::seal::Sealer;
 use crate::store::sled::{SledStore, repair};
 use crate::store::survey::{Fault, Flaw, Survey, examine, name_of};
 use crate::store::{Expect, Kind, Records, Store, StoreError, Write};
+use crate::upstream::TlsRoots;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +33,8 @@ pub(super) fn exists(kind: &StoreKind) -> bool {
     match kind {
         StoreKind::Memory => false,
         StoreKind::Sled { path } => SledStore::exists(path),
+        // A key of its own for each replica would be none for the others: it is never made here.
+        StoreKind::Postgres { .. } => true,
     }
 }
 
@@ -40,6 +45,13 @@ pub(super) async fn open(kind: &StoreKind) -> Result<Arc<dyn Store>, AppError> {
         StoreKind::Sled { path } => {
             let path = path.clone();
             blocking(move || SledStore::open(&path)).await??
+        }
+        StoreKind::Postgres { url, shared } => {
+            let roots = match &url.root_cert {
+                None => TlsRoots::system(),
+                Some(path) => TlsRoots::of_file(path).map_err(|why| AppError::Other(format!("{}: {why}", path.display())))?,
+            };
+            PostgresStore::open(url, PostgresOptions { tls: roots.client_config(&[]), relaxed: shared.relaxed }).await?
         }
     })
 }
@@ -61,6 +73,11 @@ impl Spec {
         let load = |file: &Path| config::load(file, environment).map_err(AppError::Config);
         if let Some(path) = text.strip_prefix("sled:") {
             return Ok(Spec { kind: StoreKind::Sled { path: path.into() }, keys: load(config)?.startup.keys.clone() });
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let url = PostgresUrl::parse(&Secret::new(text)).map_err(|fault| AppError::Other(fault.to_string()))?;
+            let kind = StoreKind::Postgres { url, shared: SharedStore::default() };
+            return Ok(Spec { kind, keys: load(config)?.startup.keys.clone() });
         }
         if let Some((scheme, _)) = text.split_once("://") {
             let scheme = scheme.escape_debug();
@@ -105,14 +122,16 @@ impl Spec {
         match &self.kind {
             StoreKind::Memory => Err(AppError::Other("the store is `memory`, which lives inside the running server alone".to_owned())),
             StoreKind::Sled { path } if !path.exists() => Err(AppError::Other(format!("there is no store in {}", path.display()))),
-            StoreKind::Sled { .. } => Ok(()),
+            StoreKind::Sled { .. } | StoreKind::Postgres { .. } => Ok(()),
         }
     }
 
     fn folder(&self, verb: &str) -> Result<PathBuf, AppError> {
         match &self.kind {
             StoreKind::Sled { path } => Ok(path.clone()),
-            StoreKind::Memory => Err(AppError::Other(format!("`store {verb}` is for a store on this machine's disk (`store.sled`)"))),
+            StoreKind::Memory | StoreKind::Postgres { .. } => {
+                Err(AppError::Other(format!("`store {verb}` is for a store on this machine's disk (`store.sled`)")))
+            }
         }
     }
 }

@@ -47,8 +47,8 @@ pub use raw::{definition_schema, schema};
 pub use reload::{Live, LiveEnv, Reloaded};
 pub use snapshot::{
     ActAs, AdminToken, AdminTokens, Bind, BodySource, Connect, Guard, HeaderEdits, HeaderSource, HostSent, KeySource, Listener,
-    ListenerTls, Logo, MetricsRules, OriginListener, ResponseAs, Retry, Route, RouteOrigin, SendAs, ServerTls, Snapshot, Special, Startup,
-    StoreKind, Timeouts,
+    ListenerTls, Logo, MetricsRules, OriginListener, ResponseAs, Retry, Route, RouteOrigin, SendAs, ServerTls, SharedStore, Snapshot,
+    Special, Startup, StoreKind, Timeouts,
 };
 pub use sources::Env;
 

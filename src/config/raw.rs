@@ -199,8 +199,14 @@ enum Texts {
 struct Store {
     /// A folder on this machine; the default, at `./attache.db`.
     sled: Option<Sled>,
+    /// A PostgreSQL that runs already, shared by as many replicas as there are.
+    postgres: Option<Postgres>,
     /// Nothing outlives the process: for trying things out.
     memory: Option<Memory>,
+    /// How long fresh tokens are served while a shared store is out of reach; 60 s by default.
+    max_stale: Option<Span>,
+    /// `relaxed`: take a server that may lose what it acknowledged. A rotated token that is lost so costs its grant.
+    durability: Option<Durability>,
     /// A file with the key that seals every record; `./attache.key` by default, made at the first start. Back it up, apart from the store.
     encryption_key_file: Option<Text>,
     /// The keys themselves, each base64 of 32 bytes: the first encrypts, all decrypt.
@@ -213,6 +219,21 @@ struct Store {
 struct Sled {
     /// The folder; made at the first start.
     path: Option<Text>,
+}
+
+/// A store in PostgreSQL.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Postgres {
+    /// `postgres://user:password@host/database`, best as `${DATABASE_URL}`. `sslmode` and `sslrootcert` as libpq knows them.
+    url: Text,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Durability {
+    Strict,
+    Relaxed,
 }
 
 /// A store in memory has no keys.

@@ -6,6 +6,7 @@ use crate::identity::{Callers, EndUserRules};
 use crate::limit::Limits;
 use crate::provider::{OriginTemplate, Registration};
 use crate::route::{FormTemplate, JsonTemplate, Need, Reverse, Rewrite, Selector, Table, Upstreams};
+use crate::store::postgres::PostgresUrl;
 use crate::upstream::{Bounds, Origin};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::collections::BTreeMap;
@@ -242,7 +243,39 @@ impl std::fmt::Display for Bind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreKind {
     Memory,
-    Sled { path: PathBuf },
+    Sled {
+        path: PathBuf,
+    },
+    /// Shared by replicas.
+    Postgres {
+        url: PostgresUrl,
+        shared: SharedStore,
+    },
+}
+
+impl StoreKind {
+    /// What holds of a store that replicas share.
+    pub fn shared(&self) -> Option<SharedStore> {
+        match self {
+            StoreKind::Memory | StoreKind::Sled { .. } => None,
+            StoreKind::Postgres { shared, .. } => Some(*shared),
+        }
+    }
+}
+
+/// `store.max_stale` and `store.durability`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedStore {
+    /// How long fresh tokens are served while the store is out of reach.
+    pub max_stale: Duration,
+    /// `durability: relaxed`: a server that may lose acknowledged writes is taken.
+    pub relaxed: bool,
+}
+
+impl Default for SharedStore {
+    fn default() -> Self {
+        SharedStore { max_stale: Duration::from_secs(60), relaxed: false }
+    }
 }
 
 /// Where the sealing keys come from.

@@ -2,10 +2,11 @@
 
 use super::fields::{Fields, Problems, Shape};
 use super::node::Node;
-use super::snapshot::{AdminToken, AdminTokens, Connect, KeySource, StoreKind};
+use super::snapshot::{AdminToken, AdminTokens, Connect, KeySource, SharedStore, StoreKind};
 use super::sources::Sources;
 use super::{logo, scalar};
 use crate::base::secret::Secret;
+use crate::store::postgres::PostgresUrl;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use zeroize::Zeroizing;
 
 const STORE: Shape = Shape { name: "Store", said: "`store`" };
 const SLED: Shape = Shape { name: "Sled", said: "`sled`" };
+const POSTGRES: Shape = Shape { name: "Postgres", said: "`postgres`" };
+const POSTGRES_HINT: &str = "best as `${DATABASE_URL}` or `${file:PATH}`, for it holds a password";
 const MEMORY: Shape = Shape { name: "Memory", said: "`memory`" };
 const ADMIN: Shape = Shape { name: "Admin", said: "`admin`" };
 const ADMIN_TOKEN: Shape = Shape { name: "AdminTokenEntry", said: "an admin token" };
@@ -29,7 +32,8 @@ pub(super) fn store(root: &Fields<'_>, sources: &Sources<'_>) -> (StoreKind, Key
     let kind = StoreKind::Sled { path: sources.path("./attache.db") };
     let keys = KeySource::File(sources.path("./attache.key"));
     let Some(fields) = root.section("store", STORE) else { return (kind, keys) };
-    fields.not_yet(&["postgres", "redis", "max_stale", "durability"]);
+    fields.not_yet(&["redis"]);
+    let shared = shared(&fields);
     let sled = fields.section("sled", SLED).map(|sled| {
         let path = sled.word("path").map_or_else(|| sources.path("./attache.db"), |path| sources.path(path));
         sled.finish();
@@ -39,8 +43,21 @@ pub(super) fn store(root: &Fields<'_>, sources: &Sources<'_>) -> (StoreKind, Key
         memory.finish();
         StoreKind::Memory
     });
-    if sled.is_some() && memory.is_some() {
-        fields.say(fields.at_key("memory"), "`store` takes one of `sled` and `memory`", None);
+    let postgres = fields.section("postgres", POSTGRES).and_then(|postgres| {
+        let node = postgres.need("url");
+        postgres.finish();
+        let node = node?;
+        let url = PostgresUrl::parse(&Secret::new(scalar::text(node, fields.problems)?));
+        let url = url.map_err(|fault| fields.say(&node.at, fault.to_string(), Some(POSTGRES_HINT.into()))).ok()?;
+        Some(StoreKind::Postgres { url, shared: shared.unwrap_or_default() })
+    });
+    let named: Vec<&str> = ["sled", "memory", "postgres"].into_iter().filter(|key| fields.peek(key).is_some()).collect();
+    if let [_, second, ..] = named.as_slice() {
+        fields.say(fields.at_key(second), "`store` takes one of `sled`, `postgres` and `memory`", None);
+    }
+    if shared.is_some() && fields.peek("postgres").is_none() {
+        let at = ["max_stale", "durability"].into_iter().find(|key| fields.peek(key).is_some()).unwrap_or("max_stale");
+        fields.say(fields.at_key(at), format!("`{at}` is for a store that replicas share (`postgres`)"), None);
     }
     let file = fields.word("encryption_key_file").map(|path| KeySource::File(sources.path(path)));
     let given = fields.list("encryption_keys").map(|nodes| {
@@ -53,7 +70,16 @@ pub(super) fn store(root: &Fields<'_>, sources: &Sources<'_>) -> (StoreKind, Key
         fields.say(fields.at_key("encryption_keys"), "`store` takes one of `encryption_key_file` and `encryption_keys`", None);
     }
     fields.finish();
-    (sled.or(memory).unwrap_or(kind), given.or(file).unwrap_or(keys))
+    (sled.or(memory).or(postgres).unwrap_or(kind), given.or(file).unwrap_or(keys))
+}
+
+/// `max_stale` and `durability`, where either is there.
+fn shared(store: &Fields<'_>) -> Option<SharedStore> {
+    let default = SharedStore::default();
+    let said = store.peek("max_stale").is_some() || store.peek("durability").is_some();
+    let max_stale = store.duration("max_stale").unwrap_or(default.max_stale);
+    let relaxed = store.choice("durability", &[("strict", false), ("relaxed", true)]).unwrap_or(default.relaxed);
+    said.then_some(SharedStore { max_stale, relaxed })
 }
 
 /// Base64 of 32 bytes. Its fault never shows the text.

@@ -234,8 +234,10 @@ fn typos_in_sections_are_told_where_they_stand() {
     check("end_user: {header: a, account_header: A}\n", 1, 11, "both `a`", "");
     check("end_user: {jwt: {}}\n", 1, 17, "needs `jwks_url`", "");
     check("end_user: {default: \"a,b\"}\n", 1, 21, "comma", "");
-    check("store: {postgres: {url: x}}\n", 1, 9, "`postgres` is not in this version yet", "");
-    check("store: {sled: {}, memory: {}}\n", 1, 19, "one of `sled` and `memory`", "");
+    check("store: {postgres: {url: x}}\n", 1, 25, "expected a URL like `postgres://", "DATABASE_URL");
+    check("store: {postgres: {}}\n", 1, 19, "needs `url`", "");
+    check("store: {sled: {}, max_stale: 5s}\n", 1, 19, "`max_stale` is for a store that replicas share", "");
+    check("store: {sled: {}, memory: {}}\n", 1, 19, "one of `sled`, `postgres` and `memory`", "");
     check("store: {encryption_keys: [c2hvcnQ=]}\n", 1, 27, "base64 of 32 bytes", "keygen");
     check("admin: {token: a-long-enough-token, token_file: b}\n", 1, 8, "one of", "");
     check("admin: {tokens: [{name: a, token: a-long-enough-token, allow: [reed]}]}\n", 1, 64, "`connect` or `read`", "`read`");

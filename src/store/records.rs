@@ -201,6 +201,16 @@ impl Records {
         self.store.write(batch).await.map(drop)
     }
 
+    /// Whether other processes may write the same records.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    /// [`Store::release`] of the store below.
+    pub async fn release(&self, key: &[u8], holder: Holder) -> Result<(), StoreError> {
+        self.store.release(key, holder).await
+    }
+
     /// [`Store::lease`] of the store below.
     pub async fn lease(&self, key: &[u8], holder: Holder, ttl: Duration) -> Result<Lease, StoreError> {
         self.store.lease(key, holder, ttl).await
@@ -229,6 +239,15 @@ impl Records {
     /// Takes the mark back, because the call is known to have changed nothing.
     pub async fn clear_intent(&self, key: &ConnectionKey) -> Result<(), StoreError> {
         self.store.write(vec![intent_deletion(key.to_bytes())]).await.map(drop)
+    }
+
+    /// The mark of one connection, if it stands.
+    pub async fn intent(&self, key: &ConnectionKey) -> Result<Option<Intent>, StoreError> {
+        let bytes = key.to_bytes();
+        match self.store.get(Kind::Intent, &bytes).await? {
+            Some(stored) => codec::decode_intent(key.clone(), &self.sealer.open(Kind::Intent, &bytes, &stored.value)?).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// All marks that stand: at start, the calls whose outcome a crash swallowed.

@@ -16,8 +16,8 @@ use crate::oauth::TokenClient;
 use crate::provider::{Registration, RenewBy};
 use crate::store::{Change, Connection, Keyed, Kind, Records};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast::error::RecvError;
@@ -111,10 +111,14 @@ pub struct Keeper {
     control: Handle,
     pub(super) events: Events,
     pub(super) desk: Arc<Desk>,
+    max_stale: OnceLock<Duration>,
     started: Instant,
     /// How many flights are in the air.
     flights: watch::Sender<usize>,
 }
+
+/// `store.max_stale`'s default.
+const MAX_STALE: Duration = Duration::from_secs(60);
 
 /// What came of asking for a flight.
 enum Boarding {
@@ -158,6 +162,7 @@ impl Keeper {
             control,
             events,
             desk,
+            max_stale: OnceLock::new(),
             started: Instant::now(),
             flights: watch::Sender::new(0),
         });
@@ -167,6 +172,15 @@ impl Keeper {
 
     pub(super) fn control(&self) -> &Handle {
         &self.control
+    }
+
+    /// How long a token that may have been changed elsewhere is served while the store is out of reach (`store.max_stale`). Said once.
+    pub fn set_max_stale(&self, max_stale: Duration) {
+        let _ = self.max_stale.set(max_stale);
+    }
+
+    pub(super) fn max_stale(&self) -> Duration {
+        self.max_stale.get().copied().unwrap_or(MAX_STALE)
     }
 
     /// Where notices are begun.

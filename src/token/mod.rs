@@ -10,6 +10,7 @@ mod census;
 mod gate;
 mod journal;
 mod keeper;
+mod lease;
 mod mint;
 mod own;
 mod refresh;

@@ -1,6 +1,7 @@
 //! The flight: one at a time a connection, spawned, never cancelled by who waits for it. It reads, decides, and calls the token endpoint.
 
 use super::keeper::{Keeper, KeeperError, Token};
+use super::lease::Leave;
 use super::mint::Means;
 use super::schedule::Phase;
 use super::settle::Settled;
@@ -124,7 +125,29 @@ impl Flight {
         if !self.permitted().await {
             return Round::Again;
         }
-        self.call(keyed, refresh_token, &token).await
+        let leave = match self.lease().await {
+            Ok(leave) => leave,
+            Err(error) => return Round::Done(self.without_store(&error).or_else(|error| self.still(&token, error))),
+        };
+        match leave {
+            Leave::Waited => Round::Again,
+            Leave::NotNeeded => self.call(keyed, refresh_token, &token).await,
+            Leave::Held(held) => {
+                // Another replica may have rotated between the reading and the lease: the lease's holder reads what stands now.
+                let current = match self.keeper.records.connection(&self.key).await {
+                    Ok(current) => current,
+                    Err(error) => return Round::Done(self.without_store(&error).or_else(|error| self.still(&token, error))),
+                };
+                if current.is_none_or(|current| current.version != keyed.version) {
+                    return Round::Again;
+                }
+                // The lease is ours: what stands there is of a replica that is gone.
+                self.keeper.tell_left(&self.key).await;
+                let round = self.call(keyed, refresh_token, &token).await;
+                drop(held);
+                round
+            }
+        }
     }
 
     /// A record of before the definition said that the access token renews itself (Q49). On disk before it is sent, for what comes back is
@@ -257,7 +280,9 @@ impl Flight {
     /// The store cannot serve; the token that is shown goes on, if it is valid.
     pub(super) fn without_store(&self, error: &StoreError) -> Outcome {
         tracing::error!(provider.id = %self.reg.id, error = %error, "a connection's record cannot be read or written");
-        let shown = self.slot.token.load_full().filter(|_| matches!(self.want, Want::Usable | Want::Ahead));
+        let max_stale = self.keeper.max_stale();
+        let doubted = || self.slot.state().doubted.clone().filter(|(_, since)| since.elapsed() <= max_stale).map(|(token, _)| token);
+        let shown = self.slot.token.load_full().or_else(doubted).filter(|_| matches!(self.want, Want::Usable | Want::Ahead));
         let valid = shown.filter(|token| token.phase(self.keeper.clock.now()) != Phase::Expired);
         valid.ok_or(KeeperError::StoreUnavailable)
     }

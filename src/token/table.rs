@@ -103,6 +103,8 @@ pub(super) struct SlotState {
     pub(super) not_before: Option<Instant>,
     pub(super) forced_at: Option<Instant>,
     pub(super) unsaved: Option<Rotation>,
+    /// The token that was shown when changes were missed, and since when it is doubted: it serves while the store cannot be asked.
+    pub(super) doubted: Option<(Arc<Token>, Instant)>,
     /// The refresh token's end that the log has told.
     pub(super) told_end: Option<UnixMillis>,
 }
@@ -144,7 +146,7 @@ impl Slot {
         if !state.still(epoch, token.version) {
             return false;
         }
-        (state.shown, state.ended) = (token.version, false);
+        (state.shown, state.ended, state.doubted) = (token.version, false, None);
         self.keep_nonces(self.token.swap(Some(Arc::clone(token))));
         token.prepared.nonces().adopt(&self.nonces);
         true
@@ -157,7 +159,7 @@ impl Slot {
         if !state.still(epoch, version) {
             return false;
         }
-        (state.shown, state.ended) = (version, true);
+        (state.shown, state.ended, state.doubted) = (version, true, None);
         self.token.store(None);
         true
     }
@@ -170,11 +172,22 @@ impl Slot {
         }
         state.epoch += 1;
         state.told = Some(version);
-        (state.shown, state.ended, state.not_before) = (0, false, None);
+        (state.shown, state.ended, state.not_before, state.doubted) = (0, false, None, None);
         // A write of our own is told here before its token is shown.
         self.keep_nonces(self.token.swap(None));
         // An end to the wait between background refreshes; one that is under way sets its own.
         let _ = self.ahead_from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |from| (from != u64::MAX).then_some(0));
+    }
+}
+
+impl Slot {
+    /// Changes may have been missed: the store is asked before this token is given out again, and it serves only while the store is out of reach.
+    /// The first doubt counts.
+    fn doubt(&self, since: Instant) {
+        let shown = self.token.load_full();
+        let before = self.state().doubted.take();
+        self.note(None);
+        self.state().doubted = before.or_else(|| shown.map(|token| (token, since)));
     }
 }
 
@@ -249,8 +262,9 @@ impl Table {
 
     /// Nothing that is shown can be trusted: changes were missed.
     pub(super) fn forget_all(&self) {
+        let since = Instant::now();
         for slot in self.slots.pin().values() {
-            slot.note(None);
+            slot.doubt(since);
         }
         self.misses.pin().clear();
     }

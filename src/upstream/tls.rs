@@ -6,6 +6,7 @@
 use super::pinned::Pinned;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use std::collections::HashMap;
 use std::fmt;
@@ -42,6 +43,16 @@ impl TlsRoots {
     /// These roots alone.
     pub fn with_roots(roots: Vec<CertificateDer<'static>>) -> Arc<Self> {
         Arc::new(Self::of(Whom::Roots(roots)))
+    }
+
+    /// The authorities of a file in PEM, alone.
+    ///
+    /// # Errors
+    /// When it cannot be read or holds none.
+    pub fn of_file(path: &std::path::Path) -> Result<Arc<Self>, String> {
+        let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+        let roots = found.map_err(|error| error.to_string())?;
+        if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(Self::with_roots(roots)) }
     }
 
     /// No root: the server that holds the key of this very certificate, under whatever name.

@@ -189,13 +189,15 @@ class Load:
                     continue
                 replica = rng.choice(up)
                 self.one(connections, replica, user)
-        for connection in connections.values():
+        for connection, _ in connections.values():
             connection.close()
 
     def one(self, connections, replica, user):
-        connection = connections.get(replica.number)
-        if connection is None:
-            connection = connections[replica.number] = http.client.HTTPConnection("127.0.0.1", replica.proxy, timeout=40)
+        connection, lives = connections.get(replica.number, (None, None))
+        if lives != len(replica.outages):
+            # One to a process that is gone is no connection.
+            connection = http.client.HTTPConnection("127.0.0.1", replica.proxy, timeout=40)
+            connections[replica.number] = (connection, len(replica.outages))
         began = time.monotonic()
         try:
             connection.request("GET", "/sandbox/me", headers={"X-End-User": user})

@@ -75,7 +75,7 @@ class Relay:
             other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
             self.connections.add(other_writer)
             await asyncio.gather(self.pump(reader, other_writer, False), self.pump(other_reader, writer, True))
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             for end in (writer, other_writer):
