@@ -76,7 +76,7 @@ impl Spec {
         }
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             let url = PostgresUrl::parse(&Secret::new(text)).map_err(|fault| AppError::Other(fault.to_string()))?;
-            let kind = StoreKind::Postgres { url, shared: SharedStore::default() };
+            let kind = StoreKind::Postgres { url: Box::new(url), shared: SharedStore::default() };
             return Ok(Spec { kind, keys: load(config)?.startup.keys.clone() });
         }
         if let Some((scheme, _)) = text.split_once("://") {

@@ -248,7 +248,7 @@ pub enum StoreKind {
     },
     /// Shared by replicas.
     Postgres {
-        url: PostgresUrl,
+        url: Box<PostgresUrl>,
         shared: SharedStore,
     },
 }

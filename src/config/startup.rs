@@ -49,7 +49,7 @@ pub(super) fn store(root: &Fields<'_>, sources: &Sources<'_>) -> (StoreKind, Key
         let node = node?;
         let url = PostgresUrl::parse(&Secret::new(scalar::text(node, fields.problems)?));
         let url = url.map_err(|fault| fields.say(&node.at, fault.to_string(), Some(POSTGRES_HINT.into()))).ok()?;
-        Some(StoreKind::Postgres { url, shared: shared.unwrap_or_default() })
+        Some(StoreKind::Postgres { url: Box::new(url), shared: shared.unwrap_or_default() })
     });
     let named: Vec<&str> = ["sled", "memory", "postgres"].into_iter().filter(|key| fields.peek(key).is_some()).collect();
     if let [_, second, ..] = named.as_slice() {
