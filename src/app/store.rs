@@ -9,6 +9,7 @@ use crate::store::backup::{Backup, BackupError, Saved, Summary};
 use crate::store::keyfile::KeyFileError;
 use crate::store::memory::MemoryStore;
 use crate::store::postgres::{PostgresOptions, PostgresStore, PostgresUrl};
+use crate::store::redis::{RedisStore, RedisUrl};
 use crate::store::seal::Sealer;
 use crate::store::sled::{SledStore, repair};
 use crate::store::survey::{Fault, Flaw, Survey, examine, name_of};
@@ -34,7 +35,7 @@ pub(super) fn exists(kind: &StoreKind) -> bool {
         StoreKind::Memory => false,
         StoreKind::Sled { path } => SledStore::exists(path),
         // A key of its own for each replica would be none for the others: it is never made here.
-        StoreKind::Postgres { .. } => true,
+        StoreKind::Postgres { .. } | StoreKind::Redis { .. } => true,
     }
 }
 
@@ -53,6 +54,7 @@ pub(super) async fn open(kind: &StoreKind) -> Result<Arc<dyn Store>, AppError> {
             };
             PostgresStore::open(url, PostgresOptions { tls: roots.client_config(&[]), relaxed: shared.relaxed }).await?
         }
+        StoreKind::Redis { url, shared } => RedisStore::open(url, shared.relaxed).await?,
     })
 }
 
@@ -77,6 +79,11 @@ impl Spec {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             let url = PostgresUrl::parse(&Secret::new(text)).map_err(|fault| AppError::Other(fault.to_string()))?;
             let kind = StoreKind::Postgres { url: Box::new(url), shared: SharedStore::default() };
+            return Ok(Spec { kind, keys: load(config)?.startup.keys.clone() });
+        }
+        if text.starts_with("redis://") || text.starts_with("rediss://") {
+            let url = RedisUrl::parse(&Secret::new(text)).map_err(|fault| AppError::Other(fault.to_owned()))?;
+            let kind = StoreKind::Redis { url: Box::new(url), shared: SharedStore::default() };
             return Ok(Spec { kind, keys: load(config)?.startup.keys.clone() });
         }
         if let Some((scheme, _)) = text.split_once("://") {
@@ -122,14 +129,14 @@ impl Spec {
         match &self.kind {
             StoreKind::Memory => Err(AppError::Other("the store is `memory`, which lives inside the running server alone".to_owned())),
             StoreKind::Sled { path } if !path.exists() => Err(AppError::Other(format!("there is no store in {}", path.display()))),
-            StoreKind::Sled { .. } | StoreKind::Postgres { .. } => Ok(()),
+            StoreKind::Sled { .. } | StoreKind::Postgres { .. } | StoreKind::Redis { .. } => Ok(()),
         }
     }
 
     fn folder(&self, verb: &str) -> Result<PathBuf, AppError> {
         match &self.kind {
             StoreKind::Sled { path } => Ok(path.clone()),
-            StoreKind::Memory | StoreKind::Postgres { .. } => {
+            StoreKind::Memory | StoreKind::Postgres { .. } | StoreKind::Redis { .. } => {
                 Err(AppError::Other(format!("`store {verb}` is for a store on this machine's disk (`store.sled`)")))
             }
         }

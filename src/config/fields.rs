@@ -81,7 +81,6 @@ pub(crate) struct Fields<'n> {
     pub(crate) at: &'n At,
     entries: &'n [(Key, Node)],
     known: RefCell<Vec<&'static str>>,
-    later: RefCell<Vec<&'static str>>,
     pub(crate) problems: &'n Problems,
 }
 
@@ -97,7 +96,7 @@ impl<'n> Fields<'n> {
                 return None;
             }
         };
-        Some(Fields { shape, at: &node.at, entries, known: RefCell::default(), later: RefCell::default(), problems })
+        Some(Fields { shape, at: &node.at, entries, known: RefCell::default(), problems })
     }
 
     pub(crate) fn say(&self, at: &At, message: impl Into<String>, hint: Option<String>) {
@@ -197,26 +196,16 @@ impl<'n> Fields<'n> {
         Fields::open(self.get(key)?, shape, self.problems)
     }
 
-    /// Keys that the contract has and this version does not.
-    pub(crate) fn not_yet(&self, keys: &[&'static str]) {
-        for key in keys {
-            self.later.borrow_mut().push(key);
-            if self.peek(key).is_some() {
-                self.say(self.at_key(key), format!("`{key}` is not in this version yet"), None);
-            }
-        }
-    }
-
     /// Tells every key that nobody asked for.
     pub(crate) fn finish(self) {
-        let (known, later) = (self.known.into_inner(), self.later.into_inner());
+        let known = self.known.into_inner();
         for (key, _) in self.entries {
-            if known.contains(&&*key.text) || later.contains(&&*key.text) || key.text.contains("${") {
+            if known.contains(&&*key.text) || key.text.contains("${") {
                 continue;
             }
             let all = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             let message = format!("unknown key `{}` in {}; expected one of {all}", super::node::shown(&key.text), self.shape.said);
-            self.problems.say(&key.at, message, did_you_mean(&key.text, known.iter().chain(&later).copied()));
+            self.problems.say(&key.at, message, did_you_mean(&key.text, known.iter().copied()));
         }
     }
 }

@@ -193,7 +193,7 @@ mod tests {
         bad(&plain, caller, ":3:", "no listener asks for client certificates");
         let asking = format!("  proxy: {{bind: 127.0.0.1:1, tls: {{client_ca: \"${{CERT}}\", {}}}\n", &GOOD[1..]);
         let snapshot = load(&asking, caller).expect("taken");
-        assert_eq!(snapshot.callers.0[0].cert_sans, ["spiffe://prod/app".into()]);
+        assert_eq!(snapshot.callers.0[0].cert_sans, [Box::<str>::from("spiffe://prod/app")]);
         for (san, message) in
             [("'*.a.b'", "no wildcards"), ("a@b.c", "e-mail"), ("''", "is empty"), ("[]", "names no"), ("'a b'", "neither")]
         {

@@ -201,6 +201,8 @@ struct Store {
     sled: Option<Sled>,
     /// A PostgreSQL that runs already, shared by as many replicas as there are.
     postgres: Option<Postgres>,
+    /// A Redis that runs already and keeps what it acknowledges, shared likewise.
+    redis: Option<Redis>,
     /// Nothing outlives the process: for trying things out.
     memory: Option<Memory>,
     /// How long fresh tokens are served while a shared store is out of reach; 60 s by default.
@@ -226,6 +228,14 @@ struct Sled {
 #[schemars(deny_unknown_fields)]
 struct Postgres {
     /// `postgres://user:password@host/database`, best as `${DATABASE_URL}`. `sslmode` and `sslrootcert` as libpq knows them.
+    url: Text,
+}
+
+/// A store in Redis.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Redis {
+    /// `redis://user:password@host:6379/0`, or `rediss://` for TLS; best as `${REDIS_URL}`. `?ca=FILE` names the authorities.
     url: Text,
 }
 

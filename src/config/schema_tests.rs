@@ -100,6 +100,7 @@ connect: {app_name: A, logo: https://a.test/logo.svg, accent: '#abc', session_tt
 "#;
 
 const MEMORY: &str = "store:\n  memory:\nproviders:\n  sandbox:\n";
+const REDIS: &str = "store: {redis: {url: \"redis://127.0.0.1/0\"}, max_stale: 30s}\n";
 const POSTGRES: &str =
     "store: {postgres: {url: \"postgres://attache@127.0.0.1/attache\"}, max_stale: 30s, durability: relaxed, encryption_key_file: ./k}\n";
 
@@ -144,7 +145,7 @@ fn keys_of(schema: &Value, root: &str) -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn the_schema_and_the_readers_know_the_same_keys() {
     let mut read: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for text in [EVERY_SECTION, MEMORY, POSTGRES] {
+    for text in [EVERY_SECTION, MEMORY, POSTGRES, REDIS] {
         let problems = Problems::default();
         let result = load::load_text(text, &Path::new("r.yaml").into(), &Sources::new(&env, Path::new("/")), &problems);
         assert!(result.is_ok(), "{}", result.err().map(|errors| errors.to_string()).unwrap_or_default());

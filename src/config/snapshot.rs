@@ -7,6 +7,7 @@ use crate::limit::Limits;
 use crate::provider::{OriginTemplate, Registration};
 use crate::route::{FormTemplate, JsonTemplate, Need, Reverse, Rewrite, Selector, Table, Upstreams};
 use crate::store::postgres::PostgresUrl;
+use crate::store::redis::RedisUrl;
 use crate::upstream::{Bounds, Origin};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::collections::BTreeMap;
@@ -251,6 +252,11 @@ pub enum StoreKind {
         url: Box<PostgresUrl>,
         shared: SharedStore,
     },
+    /// Likewise.
+    Redis {
+        url: Box<RedisUrl>,
+        shared: SharedStore,
+    },
 }
 
 impl StoreKind {
@@ -258,7 +264,7 @@ impl StoreKind {
     pub fn shared(&self) -> Option<SharedStore> {
         match self {
             StoreKind::Memory | StoreKind::Sled { .. } => None,
-            StoreKind::Postgres { shared, .. } => Some(*shared),
+            StoreKind::Postgres { shared, .. } | StoreKind::Redis { shared, .. } => Some(*shared),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::sources::Sources;
 use super::{logo, scalar};
 use crate::base::secret::Secret;
 use crate::store::postgres::PostgresUrl;
+use crate::store::redis::RedisUrl;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use zeroize::Zeroizing;
 const STORE: Shape = Shape { name: "Store", said: "`store`" };
 const SLED: Shape = Shape { name: "Sled", said: "`sled`" };
 const POSTGRES: Shape = Shape { name: "Postgres", said: "`postgres`" };
-const POSTGRES_HINT: &str = "best as `${DATABASE_URL}` or `${file:PATH}`, for it holds a password";
+const REDIS: Shape = Shape { name: "Redis", said: "`redis`" };
+const URL_HINT: &str = "best as `${DATABASE_URL}` or `${file:PATH}`, for it holds a password";
 const MEMORY: Shape = Shape { name: "Memory", said: "`memory`" };
 const ADMIN: Shape = Shape { name: "Admin", said: "`admin`" };
 const ADMIN_TOKEN: Shape = Shape { name: "AdminTokenEntry", said: "an admin token" };
@@ -32,7 +34,6 @@ pub(super) fn store(root: &Fields<'_>, sources: &Sources<'_>) -> (StoreKind, Key
     let kind = StoreKind::Sled { path: sources.path("./attache.db") };
     let keys = KeySource::File(sources.path("./attache.key"));
     let Some(fields) = root.section("store", STORE) else { return (kind, keys) };
-    fields.not_yet(&["redis"]);
     let shared = shared(&fields);
     let sled = fields.section("sled", SLED).map(|sled| {
         let path = sled.word("path").map_or_else(|| sources.path("./attache.db"), |path| sources.path(path));
@@ -48,16 +49,24 @@ pub(super) fn store(root: &Fields<'_>, sources: &Sources<'_>) -> (StoreKind, Key
         postgres.finish();
         let node = node?;
         let url = PostgresUrl::parse(&Secret::new(scalar::text(node, fields.problems)?));
-        let url = url.map_err(|fault| fields.say(&node.at, fault.to_string(), Some(POSTGRES_HINT.into()))).ok()?;
+        let url = url.map_err(|fault| fields.say(&node.at, fault.to_string(), Some(URL_HINT.into()))).ok()?;
         Some(StoreKind::Postgres { url: Box::new(url), shared: shared.unwrap_or_default() })
     });
-    let named: Vec<&str> = ["sled", "memory", "postgres"].into_iter().filter(|key| fields.peek(key).is_some()).collect();
+    let redis = fields.section("redis", REDIS).and_then(|redis| {
+        let node = redis.need("url");
+        redis.finish();
+        let node = node?;
+        let url = RedisUrl::parse(&Secret::new(scalar::text(node, fields.problems)?));
+        let url = url.map_err(|fault| fields.say(&node.at, fault.to_owned(), Some(URL_HINT.replace("DATABASE_URL", "REDIS_URL")))).ok()?;
+        Some(StoreKind::Redis { url: Box::new(url), shared: shared.unwrap_or_default() })
+    });
+    let named: Vec<&str> = ["sled", "memory", "postgres", "redis"].into_iter().filter(|key| fields.peek(key).is_some()).collect();
     if let [_, second, ..] = named.as_slice() {
-        fields.say(fields.at_key(second), "`store` takes one of `sled`, `postgres` and `memory`", None);
+        fields.say(fields.at_key(second), "`store` takes one of `sled`, `postgres`, `redis` and `memory`", None);
     }
-    if shared.is_some() && fields.peek("postgres").is_none() {
+    if shared.is_some() && fields.peek("postgres").is_none() && fields.peek("redis").is_none() {
         let at = ["max_stale", "durability"].into_iter().find(|key| fields.peek(key).is_some()).unwrap_or("max_stale");
-        fields.say(fields.at_key(at), format!("`{at}` is for a store that replicas share (`postgres`)"), None);
+        fields.say(fields.at_key(at), format!("`{at}` is for a store that replicas share (`postgres`, `redis`)"), None);
     }
     let file = fields.word("encryption_key_file").map(|path| KeySource::File(sources.path(path)));
     let given = fields.list("encryption_keys").map(|nodes| {
@@ -70,7 +79,7 @@ pub(super) fn store(root: &Fields<'_>, sources: &Sources<'_>) -> (StoreKind, Key
         fields.say(fields.at_key("encryption_keys"), "`store` takes one of `encryption_key_file` and `encryption_keys`", None);
     }
     fields.finish();
-    (sled.or(memory).or(postgres).unwrap_or(kind), given.or(file).unwrap_or(keys))
+    (sled.or(memory).or(postgres).or(redis).unwrap_or(kind), given.or(file).unwrap_or(keys))
 }
 
 /// `max_stale` and `durability`, where either is there.

@@ -84,13 +84,13 @@ fn the_contracts_own_file_is_taken() {
     assert_eq!(snapshot.route_list.len(), 3);
     let google = &snapshot.providers["google"];
     assert_eq!((&*google.client_id, google.client_auth, google.pkce), ("from-env", ClientAuth::Body, Pkce::S256));
-    assert_eq!(google.scopes, ["https://www.googleapis.com/auth/drive.readonly".into()]);
+    assert_eq!(google.scopes, [Box::<str>::from("https://www.googleapis.com/auth/drive.readonly")]);
     assert_eq!(google.off, None);
     let work = &snapshot.providers["work-google"];
     assert_eq!((&*work.definition, &*work.client_id, work.client_auth), ("google", "…", ClientAuth::None));
     assert_eq!(snapshot.startup.proxy.binds, [Bind::Tcp("127.0.0.1:7070".parse().expect("an address"))]);
     assert_eq!(snapshot.startup.store, StoreKind::Sled { path: "/etc/attache/./attache.db".into() });
-    assert_eq!(snapshot.route_list[2].name, "/google/{*rest}".into());
+    assert_eq!(snapshot.route_list[2].name, Box::<str>::from("/google/{*rest}"));
     let found = snapshot.routes.find(&Method::GET, None, "/photos/google/a%2Fb");
     let Found::Route { value, captures } = found else { panic!("{found:?}") };
     let mut out = String::new();
@@ -185,7 +185,7 @@ fn a_routes_keys_are_read() {
     assert_eq!(route.timeouts, Timeouts { connect: seconds(1), first_byte: None, idle: seconds(60), total: seconds(120) });
     assert_eq!((route.replay_body_max, route.body_max), (1 << 20, Some(10_000_000)));
     assert!(route.cookies_pass && matches!(route.host, HostSent::Preserve));
-    assert_eq!(snapshot.guard.hosts, ["drive.localhost".into()]);
+    assert_eq!(snapshot.guard.hosts, [Box::<str>::from("drive.localhost")]);
     assert!(snapshot.callers.0[0].may("GET,POST drive.localhost/x/{id}", Some("google")));
 }
 
@@ -235,9 +235,10 @@ fn typos_in_sections_are_told_where_they_stand() {
     check("end_user: {jwt: {}}\n", 1, 17, "needs `jwks_url`", "");
     check("end_user: {default: \"a,b\"}\n", 1, 21, "comma", "");
     check("store: {postgres: {url: x}}\n", 1, 25, "expected a URL like `postgres://", "DATABASE_URL");
+    check("store: {redis: {url: x}}\n", 1, 22, "expected a URL like `redis://", "REDIS_URL");
     check("store: {postgres: {}}\n", 1, 19, "needs `url`", "");
     check("store: {sled: {}, max_stale: 5s}\n", 1, 19, "`max_stale` is for a store that replicas share", "");
-    check("store: {sled: {}, memory: {}}\n", 1, 19, "one of `sled`, `postgres` and `memory`", "");
+    check("store: {sled: {}, memory: {}}\n", 1, 19, "one of `sled`, `postgres`, `redis` and `memory`", "");
     check("store: {encryption_keys: [c2hvcnQ=]}\n", 1, 27, "base64 of 32 bytes", "keygen");
     check("admin: {token: a-long-enough-token, token_file: b}\n", 1, 8, "one of", "");
     check("admin: {tokens: [{name: a, token: a-long-enough-token, allow: [reed]}]}\n", 1, 64, "`connect` or `read`", "`read`");

@@ -2,6 +2,7 @@
 
 use super::memory::MemoryStore;
 use super::postgres::{PostgresOptions, PostgresStore, PostgresUrl};
+use super::redis::{RedisStore, RedisUrl};
 use super::sled::SledStore;
 use super::{Change, Expect, KEY_LEN_MAX, Kind, Store, StoreError, Stored, VALUE_LEN_MAX, WATCH_QUEUE_MAX, Write};
 use crate::base::secret::Secret;
@@ -31,6 +32,11 @@ async fn postgres() -> Option<Fresh> {
     let tls = TlsRoots::with_roots(Vec::new()).client_config(&[]);
     let store = PostgresStore::open(&url, PostgresOptions { tls, relaxed: false }).await.expect("opened");
     Some((store, Box::new(())))
+}
+
+async fn redis() -> Option<Fresh> {
+    let url = RedisUrl::parse(&Secret::new(servers::redis_url().await?)).expect("a URL");
+    Some((RedisStore::open(&url, false).await.expect("opened"), Box::new(())))
 }
 
 macro_rules! stores {
@@ -64,7 +70,7 @@ macro_rules! stores {
     )* };
 }
 
-stores!(memory, sled, postgres);
+stores!(memory, sled, postgres, redis);
 
 pub(super) fn put(kind: Kind, key: &[u8], expect: Expect, value: &[u8]) -> Write {
     Write { kind, key: key.to_vec(), expect, value: Some(value.to_vec()) }

@@ -16,6 +16,7 @@ pub mod pages;
 pub mod postgres;
 pub mod record;
 pub mod records;
+pub mod redis;
 pub mod rekey;
 pub mod seal;
 pub mod sled;
@@ -59,6 +60,20 @@ pub enum Kind {
 
 impl Kind {
     pub const ALL: [Kind; 4] = [Kind::Connection, Kind::Session, Kind::Intent, Kind::Outbox];
+
+    /// The kind's number in shared stores, for good.
+    pub(crate) fn number(self) -> i16 {
+        match self {
+            Kind::Connection => 1,
+            Kind::Session => 2,
+            Kind::Intent => 3,
+            Kind::Outbox => 4,
+        }
+    }
+
+    pub(crate) fn from_number(number: i16) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.number() == number)
+    }
 
     /// The kind's fixed name on disk and in errors.
     pub fn name(self) -> &'static str {
@@ -206,6 +221,16 @@ pub trait Store: Send + Sync + 'static {
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
+/// The first key after all that begin with `prefix`; `None` where there is none.
+pub(crate) fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix.get(..=last)?.to_vec();
+    if let Some(byte) = end.last_mut() {
+        *byte += 1;
+    }
+    Some(end)
+}
+
 /// Refuses what is over the limits before anything of the batch is written.
 pub(crate) fn check_sizes(batch: &[Write]) -> Result<(), StoreError> {
     for Write { kind, key, value, .. } in batch {
@@ -218,4 +243,16 @@ pub(crate) fn check_sizes(batch: &[Write]) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::end_of;
+
+    #[test]
+    fn a_prefix_ends_where_the_next_begins() {
+        assert_eq!(end_of(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(end_of(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!((end_of(b""), end_of(b"\xff")), (None, None));
+    }
 }

@@ -9,7 +9,7 @@ mod channel;
 mod url;
 
 use crate::base::ids::random_bytes;
-use crate::store::{Change, Holder, Kind, Lease, Scanned, Store, StoreError, Stored, WATCH_QUEUE_MAX, Write, check_sizes};
+use crate::store::{Change, Holder, Kind, Lease, Scanned, Store, StoreError, Stored, WATCH_QUEUE_MAX, Write, check_sizes, end_of};
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -183,7 +183,7 @@ impl PostgresStore {
     async fn get_owned(&self, kind: Kind, key: Vec<u8>) -> Result<Option<Stored>, StoreError> {
         let client = self.client().await?;
         let query = "SELECT version, value FROM attache.records WHERE kind = $1 AND key = $2";
-        let row = within(client.query_typed_opt(query, &[(&number(kind), Type::INT2), (&key, Type::BYTEA)])).await;
+        let row = within(client.query_typed_opt(query, &[(&kind.number(), Type::INT2), (&key, Type::BYTEA)])).await;
         match row.map_err(|error| self.lost(&error))? {
             Some(row) => Ok(Some(Stored { version: batch::version(&row, 0)?, value: batch::bytes(&row, 1)? })),
             None => Ok(None),
@@ -198,7 +198,7 @@ impl PostgresStore {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = within(client.query_typed(
             query,
-            &[(&number(kind), Type::INT2), (&prefix, Type::BYTEA), (&end, Type::BYTEA), (&after, Type::BYTEA), (&limit, Type::INT8)],
+            &[(&kind.number(), Type::INT2), (&prefix, Type::BYTEA), (&end, Type::BYTEA), (&after, Type::BYTEA), (&limit, Type::INT8)],
         ))
         .await;
         let rows = rows.map_err(|error| self.lost(&error))?;
@@ -274,26 +274,6 @@ async fn within<T>(query: impl Future<Output = Result<T, tokio_postgres::Error>>
     }
 }
 
-/// A kind's number in the table, for good.
-fn number(kind: Kind) -> i16 {
-    match kind {
-        Kind::Connection => 1,
-        Kind::Session => 2,
-        Kind::Intent => 3,
-        Kind::Outbox => 4,
-    }
-}
-
-/// The first key after all that begin with `prefix`; `None` where there is none.
-fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
-    let mut end = prefix.get(..=last)?.to_vec();
-    if let Some(byte) = end.last_mut() {
-        *byte += 1;
-    }
-    Some(end)
-}
-
 impl Store for PostgresStore {
     fn get(&self, kind: Kind, key: &[u8]) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
         self.get_owned(kind, key.to_vec()).boxed()
@@ -337,17 +317,5 @@ impl Store for PostgresStore {
             Ok(())
         }
         .boxed()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::end_of;
-
-    #[test]
-    fn a_prefix_ends_where_the_next_begins() {
-        assert_eq!(end_of(b"ab"), Some(b"ac".to_vec()));
-        assert_eq!(end_of(b"a\xff\xff"), Some(b"b".to_vec()));
-        assert_eq!((end_of(b""), end_of(b"\xff")), (None, None));
     }
 }

@@ -274,6 +274,7 @@ async fn a_retry_after_of_the_token_endpoint_is_passed_on_and_kept() {
     assert_eq!(world.sandbox.counters().token_posts, 1);
 }
 
+/// Taken out, the intent that stays and the refresh token that is kept would fail it: the grant would end with the lost answer.
 #[tokio::test]
 async fn threat_32_an_answer_lost_on_the_way_is_asked_for_again() {
     let world = Plan::new().on_disk().start().await;

@@ -18,6 +18,7 @@ struct Server {
 }
 
 static POSTGRES: OnceLock<Option<Server>> = OnceLock::new();
+static REDIS: OnceLock<Option<Server>> = OnceLock::new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 /// Said loudly, for a test that is skipped in silence proves nothing.
@@ -116,4 +117,46 @@ pub(super) async fn postgres_url() -> Option<String> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("PostgreSQL does not answer");
+}
+
+fn start_redis() -> Option<Server> {
+    let Some(program) = find("redis-server") else {
+        missing("redis-server");
+        return None;
+    };
+    let folder = tempfile::tempdir().expect("a folder").keep();
+    let (port, dir) = (free_port(), folder.display().to_string());
+    let port_text = port.to_string();
+    let args = [
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        &port_text,
+        "--dir",
+        &dir,
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--save",
+        "",
+        "--databases",
+        "512",
+    ];
+    let shell = guarded(&folder, "KILL", &program, &args, None);
+    Some(Server { url: format!("redis://127.0.0.1:{port}"), _shell: shell })
+}
+
+/// The URL of a new, empty database; `None` where there is no Redis.
+pub(super) async fn redis_url() -> Option<String> {
+    let base =
+        tokio::task::spawn_blocking(|| REDIS.get_or_init(start_redis).as_ref().map(|server| server.url.clone())).await.expect("started")?;
+    let address = base.strip_prefix("redis://").expect("its own URL").to_owned();
+    for _ in 0..200 {
+        if tokio::net::TcpStream::connect(&address).await.is_ok() {
+            return Some(format!("{base}/{}", DATABASES.fetch_add(1, Ordering::Relaxed)));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("Redis does not answer");
 }

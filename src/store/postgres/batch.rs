@@ -1,6 +1,6 @@
 //! One batch as one transaction: its rows are locked in their order, every expectation is judged on them, then all is written and told.
 
-use super::{Shared, number};
+use super::Shared;
 use crate::store::{Change, Kind, StoreError, Write};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -71,7 +71,7 @@ async fn attempt(client: &Client, batch: &[Write], shared: &Shared, relaxed: boo
 
 /// The versions of those that are there, by their index, each locked until the end.
 async fn lock(client: &Client, places: &[Place<'_>]) -> Result<Vec<(usize, u64)>, tokio_postgres::Error> {
-    let kinds: Vec<i16> = places.iter().map(|(kind, _)| number(*kind)).collect();
+    let kinds: Vec<i16> = places.iter().map(|(kind, _)| kind.number()).collect();
     let keys: Vec<&[u8]> = places.iter().map(|(_, key)| *key).collect();
     let query = "SELECT wanted.at, found.version FROM unnest($1::int2[], $2::bytea[]) WITH ORDINALITY AS wanted (kind, key, at) \
                  JOIN attache.records AS found ON found.kind = wanted.kind AND found.key = wanted.key \
@@ -119,7 +119,7 @@ async fn put(
     let is_there = |place: &Place<'_>| found.contains_key(place);
     let gone: Vec<_> = staged.iter().filter(|(place, after)| after.is_none() && is_there(place)).map(|(place, _)| *place).collect();
     if !gone.is_empty() {
-        let kinds: Vec<i16> = gone.iter().map(|(kind, _)| number(*kind)).collect();
+        let kinds: Vec<i16> = gone.iter().map(|(kind, _)| kind.number()).collect();
         let keys: Vec<&[u8]> = gone.iter().map(|(_, key)| *key).collect();
         let query = "DELETE FROM attache.records AS old USING unnest($1::int2[], $2::bytea[]) AS gone (kind, key) \
                      WHERE old.kind = gone.kind AND old.key = gone.key";
@@ -134,7 +134,7 @@ async fn put(
         if rows.is_empty() {
             continue;
         }
-        let kinds: Vec<i16> = rows.iter().map(|((kind, _), _)| number(*kind)).collect();
+        let kinds: Vec<i16> = rows.iter().map(|((kind, _), _)| kind.number()).collect();
         let keys: Vec<&[u8]> = rows.iter().map(|((_, key), _)| *key).collect();
         let versions: Vec<i64> = rows.iter().map(|(_, (version, _))| i64::try_from(*version).unwrap_or(i64::MAX)).collect();
         let values: Vec<&[u8]> = rows.iter().map(|(_, (_, value))| *value).collect();
@@ -166,15 +166,14 @@ async fn tell(client: &Client, changes: &[Change], shared: &Shared) -> Result<()
 /// `kind:version:key`, without a version where it was deleted. The longest key stays well under NOTIFY's 8000 bytes.
 fn payload(change: &Change) -> String {
     let version = change.version.map(|version| version.to_string()).unwrap_or_default();
-    format!("{}:{version}:{}", number(change.kind), STANDARD_NO_PAD.encode(&change.key))
+    format!("{}:{version}:{}", change.kind.number(), STANDARD_NO_PAD.encode(&change.key))
 }
 
 /// Who told it, its place among all changes, and the change; `None` where the text is none of ours.
 pub(super) fn parse(payload: &str) -> Option<(&str, i64, Change)> {
     let mut parts = payload.splitn(5, ':');
     let (who, place) = (parts.next()?, parts.next()?.parse().ok()?);
-    let kind: i16 = parts.next()?.parse().ok()?;
-    let kind = Kind::ALL.into_iter().find(|known| number(*known) == kind)?;
+    let kind = Kind::from_number(parts.next()?.parse().ok()?)?;
     let version = match parts.next()? {
         "" => None,
         text => Some(text.parse().ok()?),
