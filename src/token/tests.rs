@@ -3,7 +3,9 @@
 mod flights;
 mod grants;
 mod minted;
+mod outages;
 mod renewals;
+mod resolved;
 mod sources;
 
 use super::*;
