@@ -139,7 +139,8 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     telling::start(&live, &desk, &records, Fetch::new(Arc::clone(&settings.tls)), &settings.clock, &metrics);
     let mut background = JoinSet::new();
     let registrations = registrations(&live);
-    background.spawn(Arc::clone(&keeper).resolve(keeper.recover().await?, registrations));
+    background.spawn(Arc::clone(&keeper).resolve(keeper.recover().await?, registrations.clone()));
+    background.spawn(Arc::clone(&keeper).upkeep(registrations, live.subscribe()));
     let (phase, phases) = watch::channel(Phase::Serving);
     let addresses = |sets: &[Vec<Bound>]| -> Vec<SocketAddr> { sets.iter().take(1).flatten().filter_map(Bound::tcp).collect() };
     let (proxy, public, admin_at, health) = (addresses(&proxies), addresses(&publics), addresses(&admins), addresses(&healths));

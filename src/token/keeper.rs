@@ -383,7 +383,7 @@ impl Keeper {
                 }
                 state.forced_at = Some(steady);
             }
-            Want::Ahead | Want::Now | Want::Resolve => {}
+            Want::Ahead | Want::Due { .. } | Want::Now | Want::Resolve => {}
         }
         let (tell, landing) = watch::channel(None);
         state.flight = Some(landing.clone());

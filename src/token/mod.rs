@@ -19,6 +19,7 @@ mod resolve;
 mod schedule;
 mod settle;
 mod table;
+mod upkeep;
 
 pub use keeper::{Keeper, KeeperError, Token};
 pub use own::{Own, OwnFault};

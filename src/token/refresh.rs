@@ -32,6 +32,8 @@ pub(super) enum Want {
     Usable,
     /// One past its margin, before its end; the old one does if that fails.
     Ahead,
+    /// One newer than the grant of then, though the token may be fresh; the old one does if that fails.
+    Due { of: UnixMillis },
     /// One other than this, which an upstream refused.
     Forced { used: Arc<Token> },
     /// A new one, because the operator says so.
@@ -103,6 +105,7 @@ impl Flight {
         let enough = match &self.want {
             Want::Usable => phase != Phase::Expired,
             Want::Ahead => phase == Phase::Fresh,
+            Want::Due { of } => keyed.record.obtained_at != *of,
             Want::Forced { used } => phase != Phase::Expired && record_differs(&keyed.record, used),
             Want::Now | Want::Resolve => false,
         };
@@ -327,7 +330,8 @@ impl Flight {
         tracing::error!(provider.id = %self.reg.id, error = %error, "a connection's record cannot be read or written");
         let max_stale = self.keeper.max_stale();
         let doubted = || self.slot.state().doubted.clone().filter(|(_, since)| since.elapsed() <= max_stale).map(|(token, _)| token);
-        let shown = self.slot.token.load_full().or_else(doubted).filter(|_| matches!(self.want, Want::Usable | Want::Ahead));
+        let shown =
+            self.slot.token.load_full().or_else(doubted).filter(|_| matches!(self.want, Want::Usable | Want::Ahead | Want::Due { .. }));
         let valid = shown.filter(|token| token.phase(self.keeper.clock.now()) != Phase::Expired);
         valid.ok_or(KeeperError::StoreUnavailable)
     }

@@ -26,8 +26,10 @@ const STAGGER: Duration = Duration::from_millis(500);
 /// Waits on record that are longer are left to the connection's next call.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
-/// How often one is looked at before it is left to its next call: waits on record are sat out, and so are other replicas' calls.
+/// How often one is looked at before it is left to its next call: another replica's call is waited for, and the waits on record are sat out, but
+/// not again and again, for calls that fail meanwhile make new ones.
 const LOOKS: usize = 120;
+const WAITS: usize = 3;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The registrations of the config that is live.
@@ -76,6 +78,7 @@ impl Keeper {
 
     /// Waits for one of the turns, and first for what the record has its refreshes wait. `None` where there is nothing to try.
     async fn turn<'t>(&self, reg: &Registration, intent: &Intent, turns: &'t Semaphore) -> Option<SemaphorePermit<'t>> {
+        let mut waits = 0;
         for _ in 0..LOOKS {
             // Never closed.
             let turn = turns.acquire().await.ok()?;
@@ -85,7 +88,8 @@ impl Keeper {
                     drop(turn);
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
-                Ok(Some(wait)) if wait <= WAIT_MAX => {
+                Ok(Some(wait)) if wait <= WAIT_MAX && waits < WAITS => {
+                    waits += 1;
                     drop(turn);
                     tokio::time::sleep(wait).await;
                 }

@@ -7,6 +7,7 @@ mod outages;
 mod renewals;
 mod resolved;
 mod sources;
+mod upkept;
 
 use super::*;
 use crate::base::clock::{Clock, ManualClock, UnixMillis};
@@ -30,6 +31,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct Faulty {
     inner: Arc<MemoryStore>,
     reads: AtomicUsize,
+    scans: AtomicUsize,
     fail: AtomicBool,
     fail_intents: AtomicBool,
     gate: Semaphore,
@@ -62,6 +64,7 @@ impl Store for Faulty {
         after: Option<&[u8]>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(Vec<u8>, Stored)>, StoreError>> {
+        self.scans.fetch_add(1, Ordering::SeqCst);
         self.inner.scan(kind, prefix, after, limit)
     }
 
@@ -92,7 +95,7 @@ fn key() -> ConnectionKey {
 }
 
 /// An active connection whose hour-long token came at `START`.
-fn connection() -> Connection {
+pub(super) fn connection() -> Connection {
     Connection {
         id: "con_1".into(),
         key: key(),
@@ -122,6 +125,7 @@ impl World {
         let store = Arc::new(Faulty {
             inner: MemoryStore::new(),
             reads: AtomicUsize::new(0),
+            scans: AtomicUsize::new(0),
             fail: AtomicBool::new(false),
             fail_intents: AtomicBool::new(false),
             gate: Semaphore::new(OPEN),
