@@ -16,7 +16,7 @@ use crate::oauth::tests::{Answer, Endpoint, START, registration, token_client};
 use crate::provider::Registration;
 use crate::store::memory::MemoryStore;
 use crate::store::seal::{Sealer, SealingKey};
-use crate::store::{Change, Connection, Expect, Intent, Kind, Records, State, Store, StoreError, Stored, Write};
+use crate::store::{Change, Connection, Expect, Holder, Intent, Kind, Lease, Records, State, Store, StoreError, Stored, Write};
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,6 +34,9 @@ struct Faulty {
     scans: AtomicUsize,
     fail: AtomicBool,
     fail_intents: AtomicBool,
+    shared: AtomicBool,
+    /// Another replica has every lease.
+    leased: AtomicBool,
     gate: Semaphore,
 }
 
@@ -70,6 +73,15 @@ impl Store for Faulty {
 
     fn watch(&self) -> broadcast::Receiver<Change> {
         self.inner.watch()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::SeqCst)
+    }
+
+    fn lease(&self, _: &[u8], _: Holder, _: Duration) -> BoxFuture<'_, Result<Lease, StoreError>> {
+        let is_taken = self.leased.load(Ordering::SeqCst);
+        Box::pin(async move { Ok(if is_taken { Lease::Taken { left: Duration::from_secs(1) } } else { Lease::Held }) })
     }
 
     fn ready(&self) -> Result<(), StoreError> {
@@ -128,6 +140,8 @@ impl World {
             scans: AtomicUsize::new(0),
             fail: AtomicBool::new(false),
             fail_intents: AtomicBool::new(false),
+            shared: AtomicBool::new(false),
+            leased: AtomicBool::new(false),
             gate: Semaphore::new(OPEN),
         });
         let records = Records::new(store.clone(), Sealer::new(&[SealingKey::generate()]));

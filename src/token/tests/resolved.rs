@@ -142,3 +142,21 @@ async fn a_crash_under_load_is_resolved_a_few_at_a_time() {
     tokio::time::timeout(Duration::from_secs(20), task).await.expect("an end").expect("no panic");
     assert_eq!((world.posts(), world.doubts().await), (40, 0));
 }
+
+/// Without the look at its lease the call that another replica is at just now would be taken for one that was cut off.
+#[tokio::test]
+async fn threat_32_another_replicas_call_is_not_taken_for_one_that_was_cut_off() {
+    let world = World::crashed().await;
+    world.store.shared.store(true, Ordering::SeqCst);
+    world.store.leased.store(true, Ordering::SeqCst);
+    let intents = world.keeper.recover().await.expect("read");
+    let registrations = world.registrations();
+    let task = tokio::spawn(Arc::clone(&world.keeper).resolve(intents, move || registrations.clone()));
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(world.posts() == 0 && !task.is_finished());
+    // That replica dies, and its lease ends.
+    world.store.leased.store(false, Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_secs(20), task).await.expect("an end").expect("no panic");
+    assert_eq!((world.posts(), world.doubts().await), (1, 0));
+    assert_eq!(world.stored().await.expect("stored").refresh_token, Some("R1".into()));
+}
