@@ -22,7 +22,7 @@ use crate::server::{BindError, Phase, Port, Tls, Which, Workers, control};
 use crate::store::keyfile::{self, KeyFileError, Made};
 use crate::store::seal::{BadKey, Sealer, SealingKey};
 use crate::store::{Connection, Records, StoreError};
-use crate::token::Keeper;
+use crate::token::{Keeper, Registrations};
 use crate::upstream::{Connector, Fetch, TlsRoots};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// How configs read the environment.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -95,6 +96,8 @@ pub struct Running {
     phase: watch::Sender<Phase>,
     workers: Workers,
     drain: Duration,
+    /// What begins refreshes by itself; ends with this.
+    background: JoinSet<()>,
 }
 
 /// Starts everything; ready to be called when this returns. Must run on the control runtime.
@@ -134,7 +137,10 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
         keeper.set_max_stale(shared.max_stale);
     }
     telling::start(&live, &desk, &records, Fetch::new(Arc::clone(&settings.tls)), &settings.clock, &metrics);
-    keeper.recover().await?;
+    let mut background = JoinSet::new();
+    let registrations = registrations(&live);
+    background.spawn(Arc::clone(&keeper).resolve(keeper.recover().await?, registrations.clone()));
+    background.spawn(Arc::clone(&keeper).upkeep(registrations, live.subscribe()));
     let (phase, phases) = watch::channel(Phase::Serving);
     let addresses = |sets: &[Vec<Bound>]| -> Vec<SocketAddr> { sets.iter().take(1).flatten().filter_map(Bound::tcp).collect() };
     let (proxy, public, admin_at, health) = (addresses(&proxies), addresses(&publics), addresses(&admins), addresses(&healths));
@@ -184,7 +190,13 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     tracing::info!(
         proxy = %listed(&proxy, startup.proxy.tls), origins = (!origin_urls.is_empty()).then(|| tracing::field::display(origin_urls.join(" "))), public = %connect.public_url(), admin = %listed(&admin_at, startup.admin.tls), routes = snapshot.route_list.len(), workers = copies, "attache is ready"
     );
-    Ok(Running { proxy, origins, public, admin: admin_at, health, live, records, keeper, connect, phase, workers, drain })
+    Ok(Running { proxy, origins, public, admin: admin_at, health, live, records, keeper, connect, phase, workers, drain, background })
+}
+
+/// The providers of whichever config is live when it is asked.
+fn registrations(live: &Arc<Live>) -> impl Fn() -> Registrations + Send + Sync + Clone + 'static {
+    let live = Arc::downgrade(live);
+    move || live.upgrade().map(|live| live.snapshot().providers.clone()).unwrap_or_default()
 }
 
 /// Fetches the keys that each config names ahead of its calls.
@@ -261,7 +273,9 @@ impl Running {
         self.stop_within(drain, std::future::pending()).await
     }
 
-    async fn stop_within(self, drain: Duration, at_once: impl Future<Output = ()>) -> Result<(), AppError> {
+    async fn stop_within(mut self, drain: Duration, at_once: impl Future<Output = ()>) -> Result<(), AppError> {
+        // What it has begun is waited for with the other refreshes.
+        self.background.abort_all();
         self.phase.send_replace(Phase::Draining);
         let joined = tokio::task::spawn_blocking(move || self.workers.join());
         tokio::pin!(joined);

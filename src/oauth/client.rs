@@ -1,7 +1,7 @@
 //! The client itself: a registration becomes requests, answers become grants.
 
 use super::discovery::{self, MetadataCache};
-use super::error::{TokenError, Verdict, known_code};
+use super::error::{Health, TokenError, Verdict, known_code};
 use super::form::{Pairs, put, put_resources};
 use super::id_token::{self, KeyCache};
 use super::proofs::{Held, ServerNonces};
@@ -310,7 +310,13 @@ impl<'c> AsyncHttpClient<'c> for TokenCall<'_> {
 
 pub(super) fn unanswered(error: FetchError) -> TokenError {
     let verdict = Verdict::Transient { retry_after: None };
-    TokenError { verdict, summary: format!("the token endpoint gave no answer: {}", error.detail), sent: error.sent, answered: false }
+    TokenError {
+        verdict,
+        summary: format!("the token endpoint gave no answer: {}", error.detail),
+        sent: error.sent,
+        answered: false,
+        health: Health::Out { retry_after: None },
+    }
 }
 
 pub(super) fn json_ok(body: String) -> HttpResponse {

@@ -25,6 +25,31 @@ pub struct TokenError {
     pub sent: bool,
     /// Whether the provider's answer came: if so, a refusal rotated nothing.
     pub answered: bool,
+    /// What it says of the token endpoint as a whole.
+    pub health: Health,
+}
+
+/// What the end of a call says of the token endpoint, whoever's grant it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It answers: what it said is of this grant or of the registration.
+    Answered,
+    /// It is out of reach, or fails: no answer, or 5xx. `retry_after` is its own word.
+    Out { retry_after: Option<Duration> },
+    /// It has enough of us: 429.
+    Limited { retry_after: Option<Duration> },
+    /// Nothing: it was not asked, or answered what no token endpoint does.
+    Unknown,
+}
+
+impl Health {
+    fn of(status: u16, retry_after: Option<Duration>) -> Option<Health> {
+        match status {
+            429 => Some(Health::Limited { retry_after }),
+            500.. => Some(Health::Out { retry_after }),
+            _ => None,
+        }
+    }
 }
 
 /// Codes that end a grant: RFC 6749 §5.2's, GitHub's two and Slack's two.
@@ -83,23 +108,30 @@ impl TokenError {
         let told = rule.as_ref().and_then(|(_, told)| told.as_deref());
         let text = code.or(told).unwrap_or(if rule.is_some() { "an error that its definition knows" } else { "an error of its own" });
         let summary = format!("the provider answered {status} with {text}");
-        TokenError { verdict, summary, sent: true, answered: true }
+        let health = Health::of(status, retry_after).unwrap_or(Health::Answered);
+        TokenError { verdict, summary, sent: true, answered: true, health }
     }
 
     /// An answer that is neither a grant nor a refusal that can be read. `why` completes "the provider answered 200 with …".
     pub(super) fn unusable(status: u16, why: &str, retry_after: Option<Duration>) -> Self {
         let summary = format!("the provider answered {status} with {why}");
-        TokenError { verdict: Verdict::Transient { retry_after }, summary, sent: true, answered: true }
+        let health = Health::of(status, retry_after).unwrap_or(Health::Unknown);
+        TokenError { verdict: Verdict::Transient { retry_after }, summary, sent: true, answered: true, health }
     }
 
     /// What a call needs first is not to be had now: the call itself was not sent.
     pub(super) fn later(summary: String, answered: bool) -> Self {
-        TokenError { verdict: Verdict::Transient { retry_after: None }, summary, sent: false, answered }
+        TokenError { verdict: Verdict::Transient { retry_after: None }, summary, sent: false, answered, health: Health::Unknown }
     }
 
     /// The registration cannot make this call at all.
     pub(super) fn cannot(why: &str) -> Self {
-        TokenError { verdict: Verdict::Misconfigured, summary: why.to_owned(), sent: false, answered: false }
+        TokenError { verdict: Verdict::Misconfigured, summary: why.to_owned(), sent: false, answered: false, health: Health::Unknown }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_health(health: Health) -> Self {
+        TokenError { health, ..TokenError::cannot("a test") }
     }
 }
 

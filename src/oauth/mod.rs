@@ -31,7 +31,7 @@ mod wire;
 pub use authorize::{AuthorizeRequest, in_group, is_definitions, wants_nonce};
 pub use client::{Grant, REFRESH_EXPIRES_AT, Revoked, TokenClient, Unexchanged, note_learnt, redirect_uri};
 pub use device::{DeviceCode, DevicePoll};
-pub use error::{TokenError, Verdict};
+pub use error::{Health, TokenError, Verdict};
 pub use jwks::KeySets;
 pub use oauth1::Pair;
 pub use proofs::new_key;

@@ -5,7 +5,7 @@
 //! thing for which a call is sent a second time here: the first was refused unread.
 
 use super::client::unanswered;
-use super::error::{TokenError, Verdict};
+use super::error::{Health, TokenError, Verdict};
 use super::form::Pairs;
 use super::{Grant, TokenClient};
 use crate::attach::dpop::{self, DPOP, Proof, ProofKey};
@@ -94,7 +94,13 @@ impl TokenClient {
     /// When it is not bound as the registration says: to be good for whoever sees it is what `dpop` rules out, so it is discarded (RFC 9449 §5);
     /// and one that is bound though we showed no key is bound to somebody else's.
     pub(super) fn bound(&self, reg: &Registration, grant: Grant) -> Result<Grant, TokenError> {
-        let wrong = |why: &str| TokenError { verdict: Verdict::Misconfigured, summary: why.to_owned(), sent: true, answered: true };
+        let wrong = |why: &str| TokenError {
+            verdict: Verdict::Misconfigured,
+            summary: why.to_owned(),
+            sent: true,
+            answered: true,
+            health: Health::Unknown,
+        };
         match (reg.proofs.dpop, dpop::is_bound(&grant.token_type)) {
             (true, false) => Err(wrong("the provider bound the token to no key (its type is not DPoP), and `dpop: true` takes no other")),
             (false, true) => Err(wrong("the provider's tokens are bound to keys (their type is DPoP): its definition needs `dpop: true`")),

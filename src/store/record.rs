@@ -67,3 +67,10 @@ pub struct Intent {
     /// The connection's version whose refresh token was sent.
     pub version: u64,
 }
+
+impl Intent {
+    /// Whether the call's outcome still matters to this record: it can be refreshed, and its grant did not come after the call.
+    pub fn is_open_on(&self, record: &Connection) -> bool {
+        record.refresh_token.is_some() && record.obtained_at <= self.begun_at
+    }
+}

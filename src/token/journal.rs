@@ -13,29 +13,29 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOKS_MAX: usize = 120;
 
 impl Keeper {
-    /// Tells of each token call that was cut off before its answer was on disk, and answers how many there were.
+    /// Tells of each token call that was cut off before its answer was on disk, and answers all intents that stand, also those of calls that
+    /// other replicas make just now.
     ///
-    /// They stay: the next refresh of the connection replaces its intent and removes it when its outcome is known. Nothing is refreshed here,
-    /// for the kept refresh token is the best one there is, and a provider that rotates it mostly leaves the last one a leeway.
+    /// They stay until a refresh of the connection settles them: [`Keeper::resolve`] begins one, or the connection's next call does. The kept
+    /// refresh token is the best one there is, and a provider that rotates it mostly leaves the last one a leeway.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn recover(self: &Arc<Self>) -> Result<usize, StoreError> {
-        let mut told = 0;
-        for intent in self.records.intents().await? {
-            if self.is_anothers(&intent).await {
-                self.tell_later(intent);
+    pub async fn recover(self: &Arc<Self>) -> Result<Vec<Intent>, StoreError> {
+        let intents = self.records.intents().await?;
+        for intent in &intents {
+            if self.is_anothers(intent).await {
+                self.tell_later(intent.clone());
             } else {
-                self.tell(&intent).await?;
-                told += 1;
+                self.tell(intent).await?;
             }
         }
-        Ok(told)
+        Ok(intents)
     }
 
     /// Where replicas share the store, an intent may be of a call that another of them makes just now: it holds the connection's lease then. A
     /// killed one's ends by itself.
-    async fn is_anothers(&self, intent: &Intent) -> bool {
+    pub(super) async fn is_anothers(&self, intent: &Intent) -> bool {
         if !self.records.is_shared() {
             return false;
         }
@@ -86,6 +86,9 @@ impl Keeper {
             refresh.begun_at = %intent.begun_at.to_rfc3339(),
             "a token call was cut off before its answer was on disk: the next refresh will tell whether the grant still stands"
         );
+        if connection.is_some_and(|keyed| intent.is_open_on(&keyed.record)) {
+            self.table.slot(intent.key.borrow()).state().unanswered.get_or_insert(intent.begun_at);
+        }
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The keeper as others call it: the hot path, and the ways to wait for a flight.
 
-use super::gate::Gates;
+use super::gate::{Gate, Gates};
 use super::mint::Means;
 use super::own::OwnSlot;
 use super::refresh::{Flight, Want};
@@ -315,18 +315,17 @@ impl Keeper {
         if slot.ahead_from.compare_exchange(from, u64::MAX, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
-        let ahead = Ahead { keeper: Arc::clone(self), slot: Arc::clone(slot) };
+        let ahead = Ahead { keeper: Arc::clone(self), slot: Arc::clone(slot), gate: self.gates.of(&reg.id) };
         let (reg, key) = (Arc::clone(reg), key.to_owned());
         self.control.spawn(async move {
-            let gate = ahead.keeper.gates.of(&reg.id);
             // The semaphore is never closed; if it were, refreshing without its limit is the lesser evil.
-            let _permit = gate.ahead.acquire().await;
+            let _permit = ahead.gate.ahead.acquire().await;
             let _ = ahead.keeper.fly(&reg, key.borrow(), &Want::Ahead).await;
         });
     }
 
     /// Joins the connection's flight or begins one. Whether it was begun for this want, and what came of it.
-    async fn fly(self: &Arc<Self>, reg: &Arc<Registration>, key: ConnectionKeyRef<'_>, want: &Want) -> (bool, Outcome) {
+    pub(super) async fn fly(self: &Arc<Self>, reg: &Arc<Registration>, key: ConnectionKeyRef<'_>, want: &Want) -> (bool, Outcome) {
         let (mut landing, own) = loop {
             let slot = self.table.slot(key);
             match self.board(reg, key, &slot, want) {
@@ -354,7 +353,7 @@ impl Keeper {
         if shown.is_none()
             && !state.ended
             && state.unsaved.is_none()
-            && !matches!(want, Want::Now)
+            && !want.is_for_new()
             && let Some(error) = self.table.missed(key)
         {
             self.table.vacate(key, slot, &mut state);
@@ -365,6 +364,10 @@ impl Keeper {
                 Some(token) if token.phase(now) != Phase::Expired => return Boarding::Answer(Ok(token)),
                 Some(_) => {
                     if let Some(wait) = state.not_before.filter(|until| *until > steady).map(|until| until - steady) {
+                        return Boarding::Answer(Err(KeeperError::RefreshFailed { retry_after: Some(wait) }));
+                    }
+                    // Here already, so that calls on expired tokens do not each ask the store while the endpoint is out.
+                    if let Some(wait) = self.gates.of(&reg.id).outage.wait() {
                         return Boarding::Answer(Err(KeeperError::RefreshFailed { retry_after: Some(wait) }));
                     }
                 }
@@ -380,7 +383,7 @@ impl Keeper {
                 }
                 state.forced_at = Some(steady);
             }
-            Want::Ahead | Want::Now => {}
+            Want::Ahead | Want::Due { .. } | Want::Now | Want::Resolve => {}
         }
         let (tell, landing) = watch::channel(None);
         state.flight = Some(landing.clone());
@@ -437,15 +440,18 @@ impl Drop for Aloft {
     }
 }
 
-/// A background refresh under way; at its end the next may begin, after the wait that a failure left.
+/// A background refresh under way; at its end the next may begin, after the wait that a failure left, of the connection or of the endpoint.
 struct Ahead {
     keeper: Arc<Keeper>,
     slot: Arc<Slot>,
+    gate: Arc<Gate>,
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        let from = self.slot.state().not_before.map_or(0, |until| self.keeper.steady_millis(until));
+        let out_until = self.gate.outage.wait().map(|wait| Instant::now() + wait);
+        let until = self.slot.state().not_before.max(out_until);
+        let from = until.map_or(0, |until| self.keeper.steady_millis(until));
         self.slot.ahead_from.store(from, Ordering::Relaxed);
     }
 }

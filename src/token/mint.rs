@@ -72,9 +72,19 @@ impl Flight {
         if !self.permitted().await {
             return Round::Again;
         }
+        let gate = self.keeper.gates.of(&self.reg.id);
+        let pass = match gate.outage.enter(matches!(self.want, Want::Now)) {
+            Ok(pass) => pass,
+            Err(wait) if old.is_none() => {
+                let failures = self.keeper.table.unminted(self.key.borrow());
+                return self.missing(epoch, Miss::unminted(failures, wait));
+            }
+            Err(wait) => return Round::Done(self.old_or(&old, KeeperError::RefreshFailed { retry_after: Some(wait) })),
+        };
         let (began, stopwatch) = (self.keeper.clock.now(), Instant::now());
         let key = old.as_ref().and_then(|keyed| keyed.record.key_material.as_ref());
         let answer = self.ask(means, subject.as_deref(), key).await;
+        self.note_health(pass, answer.as_ref().err());
         match answer {
             Ok(grant) => self.keep(old.as_ref(), Minted { grant, began, took: stopwatch.elapsed() }, epoch).await,
             Err(error) => match old {

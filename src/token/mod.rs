@@ -12,14 +12,18 @@ mod journal;
 mod keeper;
 mod lease;
 mod mint;
+mod outage;
 mod own;
 mod refresh;
+mod resolve;
 mod schedule;
 mod settle;
 mod table;
+mod upkeep;
 
 pub use keeper::{Keeper, KeeperError, Token};
 pub use own::{Own, OwnFault};
+pub use resolve::Registrations;
 
 #[cfg(test)]
 mod tests;

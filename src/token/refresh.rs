@@ -3,6 +3,7 @@
 use super::keeper::{Keeper, KeeperError, Token};
 use super::lease::Leave;
 use super::mint::Means;
+use super::outage::Pass;
 use super::schedule::Phase;
 use super::settle::Settled;
 use super::table::{Miss, Outcome, Rotation, Slot};
@@ -11,7 +12,7 @@ use crate::base::ids::ConnectionKey;
 use crate::base::secret::Secret;
 use crate::metrics::Refreshed;
 use crate::oauth::{Grant, TokenError, Values, Verdict};
-use crate::provider::{Registration, RenewBy};
+use crate::provider::{EndpointUrl, Registration, RenewBy};
 use crate::store::{Connection, Expect, Intent, Keyed, State, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +32,21 @@ pub(super) enum Want {
     Usable,
     /// One past its margin, before its end; the old one does if that fails.
     Ahead,
+    /// One newer than the grant of then, though the token may be fresh; the old one does if that fails.
+    Due { of: UnixMillis },
     /// One other than this, which an upstream refused.
     Forced { used: Arc<Token> },
     /// A new one, because the operator says so.
     Now,
+    /// A new one, to learn what became of a call that a crash cut off; not before the waits on record.
+    Resolve,
+}
+
+impl Want {
+    /// Whether nothing less than a token newer than the record's will do.
+    pub(super) fn is_for_new(&self) -> bool {
+        matches!(self, Want::Now | Want::Resolve)
+    }
 }
 
 /// What one reading of the record led to.
@@ -84,7 +96,7 @@ impl Flight {
             Err(error) => return Round::Done(self.without_store(&error)),
         };
         let minted = Means::of(&self.reg, self.key.borrow()).is_some();
-        if keyed.record.state == State::ReconnectRequired && !minted && !matches!(self.want, Want::Now) {
+        if keyed.record.state == State::ReconnectRequired && !minted && !self.want.is_for_new() {
             return self.ended(keyed.version, epoch);
         }
         let now = self.keeper.clock.now();
@@ -93,8 +105,9 @@ impl Flight {
         let enough = match &self.want {
             Want::Usable => phase != Phase::Expired,
             Want::Ahead => phase == Phase::Fresh,
+            Want::Due { of } => keyed.record.obtained_at != *of,
             Want::Forced { used } => phase != Phase::Expired && record_differs(&keyed.record, used),
-            Want::Now => false,
+            Want::Now | Want::Resolve => false,
         };
         self.tell_refresh_end(&keyed.record);
         // A grant that was refused is shown to no call before a refresh proves it alive.
@@ -119,7 +132,8 @@ impl Flight {
         let Some(refresh_token) = keyed.record.refresh_token.clone() else {
             return self.not_renewable(keyed, &token, phase, epoch).await;
         };
-        if let Some(wait) = self.too_young(&token, now).or_else(|| self.wait_left(&keyed.record, now)) {
+        let own_wait = self.too_young(&token, now).or_else(|| self.wait_left(&keyed.record, now));
+        if let Some(wait) = own_wait.or_else(|| self.endpoints_wait()) {
             return Round::Done(self.still(&token, KeeperError::RefreshFailed { retry_after: Some(wait) }));
         }
         if !self.permitted().await {
@@ -131,7 +145,7 @@ impl Flight {
         };
         match leave {
             Leave::Waited => Round::Again,
-            Leave::NotNeeded => self.call(keyed, refresh_token, &token).await,
+            Leave::NotNeeded => self.call_if_in(keyed, refresh_token, &token).await,
             Leave::Held(held) => {
                 // Another replica may have rotated between the reading and the lease: the lease's holder reads what stands now.
                 let current = match self.keeper.records.connection(&self.key).await {
@@ -143,11 +157,32 @@ impl Flight {
                 }
                 // The lease is ours: what stands there is of a replica that is gone.
                 self.keeper.tell_left(&self.key).await;
-                let round = self.call(keyed, refresh_token, &token).await;
+                let round = self.call_if_in(keyed, refresh_token, &token).await;
                 drop(held);
                 round
             }
         }
+    }
+
+    /// How long no call goes to the endpoint, whoever's.
+    fn endpoints_wait(&self) -> Option<Duration> {
+        if matches!(self.want, Want::Now) { None } else { self.keeper.gates.of(&self.reg.id).outage.wait() }
+    }
+
+    /// Unless the endpoint is out by now.
+    async fn call_if_in(&mut self, keyed: Keyed<Connection>, refresh_token: Secret, token: &Arc<Token>) -> Round {
+        let gate = self.keeper.gates.of(&self.reg.id);
+        match gate.outage.enter(matches!(self.want, Want::Now)) {
+            Ok(pass) => self.call(keyed, refresh_token, token, pass).await,
+            Err(wait) => Round::Done(self.still(token, KeeperError::RefreshFailed { retry_after: Some(wait) })),
+        }
+    }
+
+    /// Since when it is not known what became of this very grant. One that came later (connected anew, imported) has no part in it.
+    fn standing_doubt(&self, record: &Connection) -> Option<UnixMillis> {
+        let mut state = self.slot.state();
+        state.unanswered = state.unanswered.filter(|since| record.obtained_at <= *since);
+        state.unanswered
     }
 
     /// A record of before the definition said that the access token renews itself (Q49). On disk before it is sent, for what comes back is
@@ -162,16 +197,19 @@ impl Flight {
     }
 
     /// The call itself. Whatever comes of it is on disk before anyone hears of it.
-    async fn call(&mut self, keyed: Keyed<Connection>, sent: Secret, token: &Arc<Token>) -> Round {
+    async fn call(&mut self, keyed: Keyed<Connection>, sent: Secret, token: &Arc<Token>, pass: Pass<'_>) -> Round {
         let keeper = Arc::clone(&self.keeper);
         let began = keeper.clock.now();
-        let intent = Intent { key: self.key.clone(), begun_at: began, version: keyed.version };
+        // A doubt that stands is older than this call, and is kept in its name until it is settled.
+        let begun_at = self.standing_doubt(&keyed.record).unwrap_or(began);
+        let intent = Intent { key: self.key.clone(), begun_at, version: keyed.version };
         if let Err(error) = keeper.records.begin_intent(&intent).await {
             let failed = self.without_store(&error);
-            return Round::Done(if matches!(self.want, Want::Now) { failed } else { failed.or_else(|error| self.still(token, error)) });
+            return Round::Done(if self.want.is_for_new() { failed } else { failed.or_else(|error| self.still(token, error)) });
         }
         let stopwatch = Instant::now();
         let answer = self.ask_for_new(&keyed.record, &sent).await;
+        self.note_health(pass, answer.as_ref().err());
         let outcome = match &answer {
             Ok(_) => Refreshed::Ok,
             Err(error) if error.verdict == Verdict::GrantEnded => Refreshed::Ended,
@@ -184,9 +222,9 @@ impl Flight {
                 let took = stopwatch.elapsed();
                 self.settle(Rotation { grant, id: keyed.record.id, sent, metadata: keyed.record.metadata, began, took }).await
             }
-            Err(error) => match self.failed(keyed, &sent, error).await {
+            Err(error) => match self.failed(keyed, &sent, error, began).await {
                 Settled::Outcome(round) => round,
-                Settled::KeepOld(error) if matches!(want, Want::Now) => Round::Done(Err(error)),
+                Settled::KeepOld(error) if want.is_for_new() => Round::Done(Err(error)),
                 Settled::KeepOld(error) => Round::Done(self.still(token, error)),
             },
         }
@@ -209,6 +247,17 @@ impl Flight {
                 })
             }
             answer => answer,
+        }
+    }
+
+    /// What a token call's end says of the endpoint, and what is told of it.
+    pub(super) fn note_health(&self, pass: Pass<'_>, failed: Option<&TokenError>) {
+        // Each tenant has an endpoint of its own then, and one that is out says nothing of the others.
+        if self.reg.token_url.as_ref().is_some_and(EndpointUrl::chooses_host) {
+            return;
+        }
+        if let Some(shift) = pass.ended(&self.key, failed) {
+            self.keeper.tell_shift(&self.reg.id, shift);
         }
     }
 
@@ -268,8 +317,7 @@ impl Flight {
     /// There is no refresh token. A valid access token does; an expired one is the connection's end.
     async fn not_renewable(&self, keyed: Keyed<Connection>, token: &Arc<Token>, phase: Phase, epoch: u64) -> Round {
         if phase != Phase::Expired {
-            let asked_for_new = matches!(self.want, Want::Now);
-            return Round::Done(if asked_for_new { Err(KeeperError::ReconnectRequired) } else { Ok(Arc::clone(token)) });
+            return Round::Done(if self.want.is_for_new() { Err(KeeperError::ReconnectRequired) } else { Ok(Arc::clone(token)) });
         }
         if keyed.record.state == State::Expired {
             return self.ended(keyed.version, epoch);
@@ -282,18 +330,15 @@ impl Flight {
         tracing::error!(provider.id = %self.reg.id, error = %error, "a connection's record cannot be read or written");
         let max_stale = self.keeper.max_stale();
         let doubted = || self.slot.state().doubted.clone().filter(|(_, since)| since.elapsed() <= max_stale).map(|(token, _)| token);
-        let shown = self.slot.token.load_full().or_else(doubted).filter(|_| matches!(self.want, Want::Usable | Want::Ahead));
+        let shown =
+            self.slot.token.load_full().or_else(doubted).filter(|_| matches!(self.want, Want::Usable | Want::Ahead | Want::Due { .. }));
         let valid = shown.filter(|token| token.phase(self.keeper.clock.now()) != Phase::Expired);
         valid.ok_or(KeeperError::StoreUnavailable)
     }
 
     /// The old token while it is valid (P46), else the error.
     pub(super) fn still(&self, token: &Arc<Token>, error: KeeperError) -> Outcome {
-        if token.phase(self.keeper.clock.now()) == Phase::Expired || matches!(self.want, Want::Now) {
-            Err(error)
-        } else {
-            Ok(Arc::clone(token))
-        }
+        if token.phase(self.keeper.clock.now()) == Phase::Expired || self.want.is_for_new() { Err(error) } else { Ok(Arc::clone(token)) }
     }
 }
 

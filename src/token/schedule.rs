@@ -6,6 +6,7 @@
 use crate::base::backoff::spread;
 use crate::base::clock::UnixMillis;
 use crate::provider::{RefreshPolicy, Registration, RenewBy};
+use crate::store::Connection;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -79,6 +80,14 @@ pub(super) fn policy(reg: &Registration, life: Duration) -> RefreshPolicy {
         policy.margin = Some(margin(life, &policy).min(left));
     }
     policy
+}
+
+/// When the record's token comes near its end, earlier by up to a tenth of the margin; `None` if it does not end.
+pub(super) fn near(reg: &Registration, record: &Connection) -> Option<UnixMillis> {
+    let end = record.expires_at?;
+    let life = end.since(record.obtained_at);
+    let margin = margin(life, &policy(reg, life));
+    Some(end.minus(margin + spread(margin / 10)))
 }
 
 /// The smaller of 5 min and a fifth of the token's life, or what the policy says, but never over half its life: a margin as long as the life

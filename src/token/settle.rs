@@ -73,6 +73,7 @@ impl Flight {
         if current.record.id != rotation.id || current.record.refresh_token.as_ref() != Some(&rotation.sent) {
             tracing::info!(provider.id = %self.reg.id, connection.id = %current.record.id, "another writer renewed the connection first: its token is used");
             keeper.records.clear_intent(&self.key).await?;
+            self.slot.state().unanswered = None;
             return Ok(Round::Again);
         }
         let last_used = UnixMillis(self.slot.last_used.load(Ordering::Relaxed));
@@ -91,10 +92,16 @@ impl Flight {
             expires_in_s = rotation.grant.expires_in.map(|life| life.as_secs()),
             "refreshed"
         );
-        self.slot.state().not_before = None;
+        self.settled();
         let pending = record.state == State::Pending;
         let token = Token::of(&self.reg, &Keyed { version, record }, keeper.clock.now());
         Ok(if !pending && self.slot.publish(&token, epoch) { Round::Done(Ok(token)) } else { Round::Again })
+    }
+
+    /// A grant came and is on disk: no wait is left, and no doubt.
+    fn settled(&self) {
+        let mut state = self.slot.state();
+        (state.not_before, state.unanswered) = (None, None);
     }
 
     /// The further grants of the same reply, onto the connections that they renew. One that was never made here, or was deleted, is not made
@@ -178,7 +185,7 @@ impl Flight {
     }
 
     /// A call that brought no token.
-    pub(super) async fn failed(&self, keyed: Keyed<Connection>, sent: &Secret, error: TokenError) -> Settled {
+    pub(super) async fn failed(&self, keyed: Keyed<Connection>, sent: &Secret, error: TokenError, began: UnixMillis) -> Settled {
         let failures = keyed.record.refresh_failures.saturating_add(1);
         match error.verdict {
             Verdict::GrantEnded => Settled::Outcome(self.grant_ended(&keyed.record.id, sent, &error).await),
@@ -192,7 +199,7 @@ impl Flight {
                     error = %error,
                     "refresh failed"
                 );
-                self.back_off(&keyed.record.id, sent, failures, &error).await
+                self.back_off(&keyed.record.id, sent, failures, &error, began).await
             }
         }
     }
@@ -200,9 +207,17 @@ impl Flight {
     /// The provider refused the refresh token. Not believed before the record was read again: another writer may have replaced it (P45).
     async fn grant_ended(&self, id: &str, sent: &Secret, error: &TokenError) -> Round {
         let now = self.keeper.clock.now();
+        let doubt = self.slot.state().unanswered.map(UnixMillis::to_rfc3339);
+        let why = match &doubt {
+            Some(since) => format!(
+                "{}, after the answer to a refresh begun at {since} was lost: the provider may have replaced the refresh token with one that never came to be kept",
+                error.summary
+            ),
+            None => error.summary.clone(),
+        };
         let dead = |record: &mut Connection| {
             record.state = State::ReconnectRequired;
-            record.last_error = Some(error.summary.clone());
+            record.last_error = Some(why.clone());
         };
         match self.amend(id, Basis::Refresh(sent), true, Some(Event::ConnectionReconnectRequired), dead).await {
             Amended::Written(keyed, epoch) => {
@@ -211,9 +226,11 @@ impl Flight {
                     provider.id = %self.reg.id,
                     connection.id = id,
                     token.age_s = now.since(keyed.record.obtained_at).as_secs(),
+                    refresh.begun_at = doubt,
                     error = %error,
                     "the grant has ended: the end user must connect anew"
                 );
+                self.slot.state().unanswered = None;
                 self.ended(keyed.version, epoch)
             }
             Amended::Overtaken => Round::Again,
@@ -222,12 +239,20 @@ impl Flight {
         }
     }
 
-    async fn back_off(&self, id: &str, sent: &Secret, failures: u32, error: &TokenError) -> Settled {
+    async fn back_off(&self, id: &str, sent: &Secret, failures: u32, error: &TokenError, began: UnixMillis) -> Settled {
         let wait = wait_after(error.verdict, failures);
         let until = self.keeper.clock.now().plus(wait);
         let note = |record: &mut Connection| note_failure(record, error, failures, until);
         // An intent stays where the provider may have rotated the token though no answer came: the record of a doubt.
-        let settled = !error.sent || error.answered;
+        let lost = error.sent && !error.answered;
+        let settled = {
+            let mut state = self.slot.state();
+            if lost && state.unanswered.is_none() {
+                state.unanswered = Some(began);
+            }
+            // This call's outcome says nothing of an older one whose answer was lost.
+            state.unanswered.is_none()
+        };
         // Told once, when it is no single failure any more; what ends it is told by the refresh that succeeds.
         let event = (failures == FAILING_AT).then_some(Event::RefreshFailing);
         match self.amend(id, Basis::Refresh(sent), settled, event, note).await {

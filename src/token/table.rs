@@ -105,6 +105,8 @@ pub(super) struct SlotState {
     pub(super) unsaved: Option<Rotation>,
     /// The token that was shown when changes were missed, and since when it is doubted: it serves while the store cannot be asked.
     pub(super) doubted: Option<(Arc<Token>, Instant)>,
+    /// When a token call began whose answer was lost, after which none has settled what became of it: the provider may have rotated the token.
+    pub(super) unanswered: Option<UnixMillis>,
     /// The refresh token's end that the log has told.
     pub(super) told_end: Option<UnixMillis>,
 }

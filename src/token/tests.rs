@@ -3,8 +3,11 @@
 mod flights;
 mod grants;
 mod minted;
+mod outages;
 mod renewals;
+mod resolved;
 mod sources;
+mod upkept;
 
 use super::*;
 use crate::base::clock::{Clock, ManualClock, UnixMillis};
@@ -13,7 +16,7 @@ use crate::oauth::tests::{Answer, Endpoint, START, registration, token_client};
 use crate::provider::Registration;
 use crate::store::memory::MemoryStore;
 use crate::store::seal::{Sealer, SealingKey};
-use crate::store::{Change, Connection, Expect, Intent, Kind, Records, State, Store, StoreError, Stored, Write};
+use crate::store::{Change, Connection, Expect, Holder, Intent, Kind, Lease, Records, State, Store, StoreError, Stored, Write};
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,8 +31,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct Faulty {
     inner: Arc<MemoryStore>,
     reads: AtomicUsize,
+    scans: AtomicUsize,
     fail: AtomicBool,
     fail_intents: AtomicBool,
+    shared: AtomicBool,
+    /// Another replica has every lease.
+    leased: AtomicBool,
     gate: Semaphore,
 }
 
@@ -60,11 +67,21 @@ impl Store for Faulty {
         after: Option<&[u8]>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(Vec<u8>, Stored)>, StoreError>> {
+        self.scans.fetch_add(1, Ordering::SeqCst);
         self.inner.scan(kind, prefix, after, limit)
     }
 
     fn watch(&self) -> broadcast::Receiver<Change> {
         self.inner.watch()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::SeqCst)
+    }
+
+    fn lease(&self, _: &[u8], _: Holder, _: Duration) -> BoxFuture<'_, Result<Lease, StoreError>> {
+        let is_taken = self.leased.load(Ordering::SeqCst);
+        Box::pin(async move { Ok(if is_taken { Lease::Taken { left: Duration::from_secs(1) } } else { Lease::Held }) })
     }
 
     fn ready(&self) -> Result<(), StoreError> {
@@ -90,7 +107,7 @@ fn key() -> ConnectionKey {
 }
 
 /// An active connection whose hour-long token came at `START`.
-fn connection() -> Connection {
+pub(super) fn connection() -> Connection {
     Connection {
         id: "con_1".into(),
         key: key(),
@@ -120,8 +137,11 @@ impl World {
         let store = Arc::new(Faulty {
             inner: MemoryStore::new(),
             reads: AtomicUsize::new(0),
+            scans: AtomicUsize::new(0),
             fail: AtomicBool::new(false),
             fail_intents: AtomicBool::new(false),
+            shared: AtomicBool::new(false),
+            leased: AtomicBool::new(false),
             gate: Semaphore::new(OPEN),
         });
         let records = Records::new(store.clone(), Sealer::new(&[SealingKey::generate()]));

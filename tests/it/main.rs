@@ -55,3 +55,4 @@ mod tls;
 mod tokens;
 mod trust;
 mod upgrades;
+mod upkeep;

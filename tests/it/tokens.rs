@@ -40,6 +40,7 @@ async fn a_grant_without_an_access_token_is_refreshed_by_its_first_call() {
     assert_eq!(world.sandbox.counters().refresh_posts, 1);
 }
 
+/// Without the one flight a connection a second POST would replay the token that the first one rotated.
 #[tokio::test]
 async fn threat_29_a_thousand_calls_on_one_expired_token_make_one_post() {
     let world = Plan::new().on_disk().start().await;
@@ -54,6 +55,7 @@ async fn threat_29_a_thousand_calls_on_one_expired_token_make_one_post() {
     assert_eq!(counters.api_rejected, 0);
 }
 
+/// Without the landing that all callers wait at, each would ask the token endpoint itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_35_ten_thousand_callers_of_the_keeper_make_one_post() {
     let world = World::start().await;
@@ -74,6 +76,7 @@ async fn threat_35_ten_thousand_callers_of_the_keeper_make_one_post() {
     assert_eq!(world.sandbox.counters().token_posts, 1);
 }
 
+/// Without the flight on the control plane the refresh would end with its client, after the provider had rotated the token.
 #[tokio::test]
 async fn threat_30_a_client_that_hangs_up_in_mid_refresh_loses_no_token() {
     let world = Plan::new().on_disk().start().await;
@@ -225,6 +228,7 @@ async fn threat_18_without_the_token_endpoint_an_expired_token_is_refused_and_a_
     assert!(world.stored(MEGAN).await.is_some_and(|stored| stored.state == attache::store::State::Active), "the grant is kept");
 }
 
+/// Without the verdicts on answers a failure that passes would end the grant.
 #[tokio::test]
 async fn threat_37_every_passing_failure_leaves_the_grant_alone() {
     let cases: [(u16, &str, &str); 9] = [
@@ -274,7 +278,7 @@ async fn a_retry_after_of_the_token_endpoint_is_passed_on_and_kept() {
     assert_eq!(world.sandbox.counters().token_posts, 1);
 }
 
-/// Taken out, the intent that stays and the refresh token that is kept would fail it: the grant would end with the lost answer.
+/// Without the second try, after a wait that is short at first, an answer that was lost would be the grant's end.
 #[tokio::test]
 async fn threat_32_an_answer_lost_on_the_way_is_asked_for_again() {
     let world = Plan::new().on_disk().start().await;
@@ -319,6 +323,7 @@ async fn an_expired_token_without_a_refresh_token_wants_a_new_connection() {
 
 // --- whose token --------------------------------------------------------------------------------------------------------------------------
 
+/// Without the watch of the store the table would go on serving the deleted connection's token.
 #[tokio::test]
 async fn threat_28_a_deleted_connection_is_gone_with_the_next_call() {
     let world = Plan::new().on_disk().start().await;
@@ -389,6 +394,7 @@ async fn threat_09_a_redirect_of_the_token_endpoint_is_not_followed() {
     }
 }
 
+/// Without the steady clock beside the wall clock the token would live an hour longer than its provider takes it.
 #[tokio::test]
 async fn threat_34_a_clock_set_back_brings_no_storm_and_no_expired_token() {
     let world = World::connected().await;

@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// THREATS rows 29 and 35.
+/// Without the one flight a connection, inside of which the refresh token is read, a late caller would send a spent one.
 #[tokio::test]
-async fn ten_thousand_calls_on_an_expired_token_are_one_post() {
+async fn threat_29_ten_thousand_calls_on_an_expired_token_are_one_post() {
     let world = World::expired().await;
     let calls: Vec<_> = (0..10_000).map(|_| world.spawn()).collect();
     for outcome in join_all(calls).await {
@@ -20,8 +20,9 @@ async fn ten_thousand_calls_on_an_expired_token_are_one_post() {
     assert_eq!(world.records.intents().await.expect("read"), []);
 }
 
+/// Without the lock under which a flight is found or begun, two threads would each begin one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn calls_on_many_threads_are_one_post_too() {
+async fn threat_29_calls_on_many_threads_are_one_post_too() {
     for _ in 0..20 {
         let world = World::expired().await;
         let calls: Vec<_> = (0..200).map(|_| world.spawn()).collect();
@@ -32,9 +33,9 @@ async fn calls_on_many_threads_are_one_post_too() {
     }
 }
 
-/// THREATS row 30.
+/// Without the flight on a task of its own the caller's end would drop it between the provider's rotation and the disk.
 #[tokio::test]
-async fn a_caller_that_goes_away_cancels_nothing() {
+async fn threat_30_a_caller_that_goes_away_cancels_nothing() {
     let world = World::expired().await;
     world.endpoint.hold();
     let call = world.spawn();
@@ -69,14 +70,15 @@ async fn an_answer_that_never_came_leaves_its_intent() {
         let world = World::expired().await;
         world.endpoint.script([answer]);
         world.token().await.expect_err("failed");
-        assert_eq!(world.keeper.recover().await.expect("read"), left);
+        assert_eq!(world.keeper.recover().await.expect("read").len(), left);
         world.keeper.refresh_now(&world.reg, key().borrow()).await.expect("refreshed");
-        assert_eq!(world.keeper.recover().await.expect("read"), 0);
+        assert_eq!(world.keeper.recover().await.expect("read").len(), 0);
     }
 }
 
+/// Without the wait in the slot and on the record each call, and each restart, would ask again.
 #[tokio::test]
-async fn retry_after_is_honoured() {
+async fn threat_35_retry_after_is_honoured() {
     let world = World::expired().await;
     world.endpoint.script([Answer::json(503, "").with("retry-after", "2")]);
     let failed_at = tokio::time::Instant::now();
@@ -111,9 +113,9 @@ async fn a_token_near_its_end_goes_on_and_is_refreshed_behind_the_call() {
     assert_eq!(world.posts(), 1);
 }
 
-/// THREATS row 18, and P46.
+/// Without `still` the failed refresh would be the call's, though its token is valid; without the end of it a stale token would be served (P46).
 #[tokio::test]
-async fn a_valid_token_outlives_a_token_endpoint_that_is_down() {
+async fn threat_18_a_valid_token_outlives_a_token_endpoint_that_is_down() {
     let world = World::after(3400).await;
     world.endpoint.script((0..3).map(|_| Answer::json(503, "").with("retry-after", "60")));
     assert_eq!(world.token().await, Ok("A0".into()));
@@ -129,9 +131,10 @@ async fn a_valid_token_outlives_a_token_endpoint_that_is_down() {
     assert!(matches!(world.token().await, Err(KeeperError::RefreshFailed { .. })));
 }
 
-/// THREATS row 34.
+/// Without the second, steady clock a token set back in time would be served past its end; without a life that is reckoned anew it would be
+/// refreshed at each call.
 #[tokio::test]
-async fn a_clock_that_jumps_makes_no_storm() {
+async fn threat_34_a_clock_that_jumps_makes_no_storm() {
     let world = World::after(60).await;
     assert_eq!(world.token().await, Ok("A0".into()));
     world.clock.set(START.minus(HOUR));
@@ -167,9 +170,9 @@ async fn a_tiny_life_does_not_loop() {
     assert_eq!(world.posts(), 2);
 }
 
-/// THREATS row 32: the rotated token is not lost though the disk was full when it came.
+/// Without `unsaved` the rotated token would be lost, for the disk was full when it came.
 #[tokio::test]
-async fn a_rotation_that_the_store_did_not_take_is_written_by_the_next_call() {
+async fn threat_32_a_rotation_that_the_store_did_not_take_is_written_by_the_next_call() {
     let world = World::expired().await;
     world.endpoint.hold();
     let call = world.spawn();
@@ -213,10 +216,10 @@ async fn a_drain_waits_for_what_is_in_the_air() {
 #[tokio::test]
 async fn recovery_tells_what_a_crash_left() {
     let world = World::after(0).await;
-    assert_eq!(world.keeper.recover().await.expect("read"), 0);
+    assert_eq!(world.keeper.recover().await.expect("read").len(), 0);
     let gone = ConnectionKey::new("acme", "gone", "default");
     for key in [key(), gone] {
         world.records.begin_intent(&Intent { key, begun_at: UnixMillis(1), version: 1 }).await.expect("begun");
     }
-    assert_eq!(world.keeper.recover().await.expect("read"), 2);
+    assert_eq!(world.keeper.recover().await.expect("read").len(), 2);
 }

@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// THREATS row 37, and P45.
+/// Without the verdicts of `oauth/error.rs`, which take no server error and no code that they do not know for an end, good grants would be lost (P45).
 #[tokio::test]
-async fn only_an_invalid_grant_ends_a_grant() {
+async fn threat_37_only_an_invalid_grant_ends_a_grant() {
     for code in ["invalid_grant", "bad_refresh_token"] {
         let world = World::expired().await;
         world.endpoint.script([refused(code)]);
@@ -45,9 +45,9 @@ async fn only_an_invalid_grant_ends_a_grant() {
     }
 }
 
-/// THREATS row 38.
+/// Without the rule of `renewed` that what an answer leaves out stays (RFC 6749 §6), the old refresh token would be erased.
 #[tokio::test]
-async fn an_answer_without_a_refresh_token_keeps_the_old_one() {
+async fn threat_38_an_answer_without_a_refresh_token_keeps_the_old_one() {
     let world = World::expired().await;
     world.endpoint.script([Answer::json(200, r#"{"access_token":"A1","expires_in":60,"scope":"a"}"#)]);
     assert_eq!(world.token().await, Ok("A1".into()));
@@ -56,9 +56,9 @@ async fn an_answer_without_a_refresh_token_keeps_the_old_one() {
     assert_eq!((stored.scopes, stored.missing_scopes), (vec!["a".to_owned()], vec!["b".to_owned()]));
 }
 
-/// THREATS row 28 and P51.
+/// Without `disown`, and the look at the record before the late reply is written, the reply would bring the connection back (P51).
 #[tokio::test]
-async fn a_connection_deleted_during_its_refresh_stays_deleted() {
+async fn threat_28_a_connection_deleted_during_its_refresh_stays_deleted() {
     let world = World::expired().await;
     world.endpoint.hold();
     let call = world.spawn();
@@ -131,8 +131,9 @@ async fn a_refusal_after_another_writer_rotated_is_no_end() {
     assert_eq!(world.posts(), 1);
 }
 
+/// Without `Keeper::follow`, which has the table forget what the watch tells of, a token would be served that another replica renewed or deleted.
 #[tokio::test]
-async fn what_another_replica_wrote_is_used() {
+async fn threat_28_what_another_replica_wrote_is_used() {
     let world = World::expired().await;
     let other = Keeper::new(world.records.clone(), token_client(&world.clock), Arc::new(world.clock.clone()), Handle::current());
     assert_eq!(world.token().await, Ok("A1".into()));
@@ -177,9 +178,9 @@ async fn a_connection_that_another_process_makes_is_seen_soon() {
     until("seen", async || world.token().await == Ok("A0".into())).await;
 }
 
-/// THREATS row 44.
+/// Without `forced_at` and `min_age` each refused call would rotate the grant.
 #[tokio::test]
-async fn a_401_forces_one_refresh_and_not_one_a_call() {
+async fn threat_44_a_401_forces_one_refresh_and_not_one_a_call() {
     let world = World::after(10).await;
     let used = world.held().await;
     let rejected = async |used: &Arc<Token>| {
