@@ -161,10 +161,12 @@ class Rounds:
         except Refused as refused:
             return [*faults, f"no restart: {refused}"]
         told = self.told_at_start(faults)
+        self.verify(before, told, faults, killed)
+        # On a shared store a call may be another replica's until its lease ends: such a one is told then.
+        told |= self.told_at_start(faults)
         if told:
             self.kills_inside += 1
             self.told += len(told)
-        self.verify(before, told, faults, killed)
         return faults
 
     def told_at_start(self, faults):
@@ -210,6 +212,7 @@ class Rounds:
     def count_lost(self, user, grant, told, faults, after_s):
         self.lost += 1
         self.dead.add(user)
+        told |= self.told_at_start(faults)
         facts = f"refreshed {grant['refreshes']} times, reuse_detected {grant['reuse_detected']}, {after_s:.1f} s after the kill"
         if self.leeway > 0:
             faults.append(f"{user} is lost though the provider has a leeway ({facts}; {'told' if user in told else 'not told'} at the start)")
