@@ -55,7 +55,7 @@ pub struct Plan {
     token_hosts: Vec<String>,
     token_url: String,
     routes: String,
-    store: &'static str,
+    store: String,
     admin: String,
     tls: Arc<TlsRoots>,
     workers: usize,
@@ -72,7 +72,7 @@ pub struct World {
     /// Where end users' browsers go.
     pub public: SocketAddr,
     pub admin: SocketAddr,
-    environment: Settings,
+    pub environment: Settings,
 }
 
 impl Plan {
@@ -85,7 +85,7 @@ impl Plan {
             token_hosts: Vec::new(),
             token_url: "http://SANDBOX/token".into(),
             routes: ROUTES.into(),
-            store: "{memory: {}, encryption_key_file: ./attache.key}",
+            store: "{memory: {}, encryption_key_file: ./attache.key}".to_owned(),
             admin: format!("admin: {{token: {ADMIN_TOKEN}}}\n"),
             tls: TlsRoots::with_roots(Vec::new()),
             workers: 2,
@@ -152,7 +152,13 @@ impl Plan {
     }
 
     pub fn on_disk(mut self) -> Plan {
-        self.store = "{sled: {path: ./attache.db}, encryption_key_file: ./attache.key}";
+        self.store = "{sled: {path: ./attache.db}, encryption_key_file: ./attache.key}".to_owned();
+        self
+    }
+
+    /// `store:` as it stands in the config.
+    pub fn store(mut self, yaml: &str) -> Plan {
+        self.store = yaml.to_owned();
         self
     }
 
@@ -228,6 +234,11 @@ impl World {
         self.running = app::start(self.environment.clone()).await.unwrap_or_else(|error| panic!("attache starts again: {error}"));
         (self.proxy, self.public, self.admin) = (self.running.proxy[0], self.running.public[0], self.running.admin[0]);
         self
+    }
+
+    /// Another Attaché of the same config, on ports of its own.
+    pub async fn replica(&self) -> Running {
+        app::start(self.environment.clone()).await.unwrap_or_else(|error| panic!("the replica starts: {error}"))
     }
 
     pub fn config(&self) -> PathBuf {

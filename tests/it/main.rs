@@ -7,6 +7,8 @@
 mod browser;
 mod harness;
 mod process;
+#[path = "../support/servers.rs"]
+mod servers;
 mod upstream;
 mod wire;
 
@@ -41,6 +43,7 @@ mod photos;
 mod placeholder;
 mod rate_limit;
 mod reload;
+mod replicas;
 mod retry;
 mod rewriting;
 mod secrets;
