@@ -4,7 +4,7 @@
 //! per connection, which no client can cancel and every waiting call joins; the refresh token is read inside it, and what it brings is on disk
 //! before any call sees it. Where the registration says so, and for the app's own, a token is minted anew instead of refreshed (`mint`).
 //! Invariants: no refresh without an intent on disk; no token published that a later change of its record overtook;
-//! only an `invalid_grant`-class answer ends a grant. Deliberately absent: locks across replicas (the store's compare-and-swap decides).
+//! only an `invalid_grant`-class answer ends a grant. Across replicas a lease spares calls (`lease`), and the store's compare-and-swap decides.
 
 mod census;
 mod gate;
