@@ -399,7 +399,7 @@ pub async fn until_signal(running: Running) -> Result<(), AppError> {
 /// # Errors
 /// When it is open elsewhere, damaged, or sealed with another key.
 pub async fn open_records(startup: &Startup) -> Result<Records, AppError> {
-    let sealer = sealer(&startup.keys, store::exists(&startup.store))?;
+    let sealer = store::Spec::of(startup).sealer_or_make()?;
     let records = Records::new(store::open(&startup.store).await?, sealer);
     // Every record is opened once, so that a store sealed with another key refuses at the start rather than at each call.
     records.check().await.map_err(with_way_out)?;

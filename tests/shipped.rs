@@ -68,3 +68,28 @@ fn every_example_of_the_providers_page_is_taken() {
         }
     }
 }
+
+#[test]
+fn the_config_of_the_kubernetes_example_is_right() {
+    let manifests = std::fs::read_to_string(root().join("examples/kubernetes/printpixie.yaml")).expect("the example");
+    let folder = tempfile::tempdir().expect("a folder");
+    let secrets = [
+        ("database-url", "postgres://attache:hunter2@postgres.default.svc/attache"),
+        ("key", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+        ("admin-token", "0123456789abcdef0123456789abcdef"),
+        ("google-client-id", "id"),
+        ("google-client-secret", "secret"),
+    ];
+    for (name, value) in secrets {
+        std::fs::write(folder.path().join(name), value).expect("written");
+        assert!(manifests.contains(&format!("${{file:/run/secrets/attache/{name}}}")), "{name} is not used");
+    }
+    let block = manifests.split("routes.yaml: |\n").nth(1).and_then(|rest| rest.split("\n---").next()).expect("the config");
+    let config: String = block.lines().map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
+    let config = config.replace("/run/secrets/attache", &folder.path().display().to_string());
+    let file = folder.path().join("routes.yaml");
+    std::fs::write(&file, config).expect("written");
+    let snapshot = config::load(&file, &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(snapshot.route_list.len(), 2);
+    assert!(snapshot.startup.store.shared().is_some());
+}

@@ -103,6 +103,23 @@ impl Spec {
         super::sealer(&self.keys, true)
     }
 
+    /// The same; for a store on this machine's disk in which there is nothing yet, the key file is made.
+    ///
+    /// # Errors
+    /// When a key is missing or is none.
+    pub(super) fn sealer_or_make(&self) -> Result<Sealer, AppError> {
+        if let (Some(_), KeySource::File(path)) = (self.kind.shared(), &self.keys)
+            && !path.exists()
+        {
+            return Err(AppError::Other(format!(
+                "the encryption key file {} does not exist, and for a store that replicas share none is made, for each would have its own: make one key with \
+                 `attache keygen` and give it to every replica, as `store.encryption_keys` or in that file",
+                path.display()
+            )));
+        }
+        super::sealer(&self.keys, exists(&self.kind))
+    }
+
     /// Opens a store in which there is something.
     ///
     /// # Errors
@@ -121,7 +138,7 @@ impl Spec {
         if self.kind == StoreKind::Memory {
             return Err(AppError::Other("the store is `memory`, which ends with its process".to_owned()));
         }
-        let sealer = super::sealer(&self.keys, exists(&self.kind))?;
+        let sealer = self.sealer_or_make()?;
         Ok(Records::new(open(&self.kind).await?, sealer))
     }
 

@@ -87,14 +87,13 @@ impl Shared {
     }
 
     /// What went wrong, with where. The server's words are escaped: it could be anybody's.
-    fn unavailable(&self, error: &dyn std::error::Error) -> StoreError {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            text = format!("{text}: {inner}");
-            source = inner.source();
+    fn unavailable(&self, error: &(dyn std::error::Error + 'static)) -> StoreError {
+        // The innermost says what happened; those around it, that something did.
+        let mut innermost = error;
+        while let Some(inner) = innermost.source() {
+            innermost = inner;
         }
-        StoreError::Unavailable(format!("{}: {}", self.place, text.escape_debug()))
+        StoreError::Unavailable(format!("{}: {}", self.place, innermost.to_string().escape_debug()))
     }
 
     /// Any record of these kinds may have changed.
