@@ -90,10 +90,11 @@ cat > known.toml <<'TOML'
 TOML
 : > unknown.toml
 
+# Closing the gate refuses every write after it, as it says: no call of its own would tell anything more.
 round() { # CONFIG OPTION...
   "$here/.venv/bin/schemathesis" --config-file "$1" run "http://$admin/openapi.json" --header "Authorization: Bearer $token" \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,negative_data_rejection,unsupported_method,ignored_auth \
-    --max-examples 30 --generation-deterministic --request-timeout 30 --workers 2 --no-color --warnings off "${@:2}"
+    --exclude-path /v1/store/gate/close --max-examples 30 --generation-deterministic --request-timeout 30 --workers 2 --no-color --warnings off "${@:2}"
 }
 
 code=0

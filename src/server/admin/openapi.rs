@@ -17,7 +17,9 @@ pub fn document() -> Value {
         "/metrics".to_owned(),
         json!({"get": {
             "operationId": "metrics",
-            "summary": "What was counted, in OpenMetrics text. No token from loopback.",
+            "summary": "What was counted, in OpenMetrics text.",
+            "description": "Without a token on loopback.",
+            "security": [{"token": []}, {}],
             "responses": {"200": {"description": "The counts", "content": {crate::metrics::CONTENT_TYPE: {"schema": {"type": "string"}}}}},
         }}),
     );
