@@ -261,7 +261,8 @@ where
         if h2 {
             let mut sender = shared_h2(place, permit, io).await.map_err(broken)?;
             to_h2(&mut request, origin);
-            let response = sender.send_request(request).await.map_err(broken)?;
+            // Shared from its first moment on: it may end under this call for another's sake.
+            let response = sender.send_request(request).await.map_err(|error| fault(error, true))?;
             return Ok((response, Lease { held: None, _alone: None }));
         }
         let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
@@ -350,12 +351,23 @@ fn is_refused(error: &hyper::Error) -> bool {
     })
 }
 
+/// How a connection that its other side closed shows itself.
+const ENDS: [io::ErrorKind; 5] = [
+    io::ErrorKind::ConnectionReset,
+    io::ErrorKind::BrokenPipe,
+    io::ErrorKind::ConnectionAborted,
+    io::ErrorKind::UnexpectedEof,
+    io::ErrorKind::NotConnected,
+];
+
 /// A server that closes an idle connection just as a request arrives leaves it unread, and its kernel answers with a reset.
 fn is_reset(error: &hyper::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<io::Error>() {
-            return matches!(io.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted);
+        // HTTP/2's own errors hold the cause without naming it as one.
+        let of_h2 = inner.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
+        if let Some(io) = of_h2.or_else(|| inner.downcast_ref::<io::Error>()) {
+            return ENDS.contains(&io.kind());
         }
         cause = inner.source();
     }
