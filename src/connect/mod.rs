@@ -16,7 +16,7 @@ pub mod complete;
 pub mod connections;
 pub mod create;
 pub mod device;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod grant;
 mod inputs;

@@ -12,7 +12,7 @@ mod device;
 mod discovery;
 mod error;
 mod form;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod id_token;
 mod jwks;

@@ -1,4 +1,4 @@
-//! What the fuzz targets may call of this room, which is not public otherwise. Built under `cfg(fuzzing)` alone.
+//! What the fuzz targets may call of this room, which is not public otherwise. Built under `cfg(fuzzing)`, and with the tests, so that a change that breaks a target is seen at once.
 
 use super::context::{Context, Ids};
 use super::{Target, View, absolute, guard, headers, resolve};
@@ -25,7 +25,7 @@ pub struct Sent {
 /// `None` where Attaché refuses it.
 pub fn outgoing(snapshot: &Arc<Snapshot>, head: &Parts, token: &str) -> Option<Sent> {
     let view = View::new(Arc::clone(snapshot));
-    let cx = Context::open(&Ids::new(), &Request::from_parts(head.clone(), ()));
+    let cx = Context::open(&Ids::new(), &Request::from_parts(head.clone(), ()), None);
     let host = guard::check(&snapshot.guard, &super::Peer::default(), head).ok()?;
     let target = match head.uri.authority() {
         Some(authority) => absolute::resolve(snapshot, &super::Peer::default(), head, authority).ok()?,

@@ -13,7 +13,7 @@ mod expired;
 pub mod explain;
 mod follow;
 mod forward;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod guard;
 mod headers;

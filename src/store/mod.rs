@@ -5,7 +5,7 @@
 
 pub mod backup;
 pub mod codec;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod gate;
 pub mod keyfile;

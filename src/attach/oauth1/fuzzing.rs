@@ -1,4 +1,4 @@
-//! What the fuzz targets may call of this room, which is not public otherwise. Built under `cfg(fuzzing)` alone.
+//! What the fuzz targets may call of this room, which is not public otherwise. Built under `cfg(fuzzing)`, and with the tests, so that a change that breaks a target is seen at once.
 
 use super::base_string::{self, Signed};
 

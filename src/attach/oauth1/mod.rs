@@ -5,7 +5,7 @@
 //! nonce of its own, and whoever sends a request again signs it again. Deliberately absent: checking signatures, which is a server's work.
 
 mod base_string;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod key;
 
