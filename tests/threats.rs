@@ -45,10 +45,14 @@ fn every_promise_about_grants_names_a_test() {
     let page = fs::read_to_string(root.join("docs/grants.md")).expect("the page");
     let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Promise"));
     for row in rows {
-        let named: Vec<&str> = row.split('`').filter(|text| text.contains(".rs::")).collect();
+        let named: Vec<&str> = row.split('`').filter(|text| text.contains(".rs::") || text.ends_with(".py")).collect();
         assert!(!named.is_empty(), "no test: {row}");
         for name in named {
-            let (file, test) = name.split_once("::").expect("a file and a test");
+            // A suite of its own that drives the binary is named as a whole.
+            let Some((file, test)) = name.split_once("::") else {
+                assert!(root.join(name).is_file(), "no such suite: {name}");
+                continue;
+            };
             let text = fs::read_to_string(root.join(file)).unwrap_or_default();
             assert!(text.contains(&format!("fn {test}(")), "no such test: {name}");
         }

@@ -7,6 +7,7 @@
 //! only an `invalid_grant`-class answer ends a grant. Across replicas a lease spares calls (`lease`), and the store's compare-and-swap decides.
 
 mod census;
+mod failpoint;
 mod gate;
 mod journal;
 mod keeper;

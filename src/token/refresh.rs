@@ -1,5 +1,6 @@
 //! The flight: one at a time a connection, spawned, never cancelled by who waits for it. It reads, decides, and calls the token endpoint.
 
+use super::failpoint::{Step, reach};
 use super::keeper::{Keeper, KeeperError, Token};
 use super::lease::Leave;
 use super::mint::Means;
@@ -203,12 +204,15 @@ impl Flight {
         // A doubt that stands is older than this call, and is kept in its name until it is settled.
         let begun_at = self.standing_doubt(&keyed.record).unwrap_or(began);
         let intent = Intent { key: self.key.clone(), begun_at, version: keyed.version };
+        reach(Step::Intent);
         if let Err(error) = keeper.records.begin_intent(&intent).await {
             let failed = self.without_store(&error);
             return Round::Done(if self.want.is_for_new() { failed } else { failed.or_else(|error| self.still(token, error)) });
         }
+        reach(Step::Posting);
         let stopwatch = Instant::now();
         let answer = self.ask_for_new(&keyed.record, &sent).await;
+        reach(if answer.is_ok() { Step::Answered } else { Step::Failed });
         self.note_health(pass, answer.as_ref().err());
         let outcome = match &answer {
             Ok(_) => Refreshed::Ok,

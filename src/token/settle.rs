@@ -1,5 +1,6 @@
 //! What a token call's outcome writes: the rotated grant, the end of a grant, or a failure and the wait after it.
 
+use super::failpoint::{Step, reach};
 use super::keeper::{KeeperError, Token};
 use super::refresh::{Flight, Round, Want};
 use super::table::Rotation;
@@ -85,6 +86,7 @@ impl Flight {
             false => Vec::new(),
         };
         let version = keeper.records.settle_telling(&record, Expect::Version(current.version), true, &notices).await?;
+        reach(Step::Written);
         tracing::info!(
             provider.id = %self.reg.id,
             connection.id = %record.id,
@@ -95,7 +97,9 @@ impl Flight {
         self.settled();
         let pending = record.state == State::Pending;
         let token = Token::of(&self.reg, &Keyed { version, record }, keeper.clock.now());
-        Ok(if !pending && self.slot.publish(&token, epoch) { Round::Done(Ok(token)) } else { Round::Again })
+        let shown = !pending && self.slot.publish(&token, epoch);
+        reach(Step::Published);
+        Ok(if shown { Round::Done(Ok(token)) } else { Round::Again })
     }
 
     /// A grant came and is on disk: no wait is left, and no doubt.

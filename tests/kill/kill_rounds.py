@@ -105,7 +105,7 @@ class Rounds:
         assert sorted(self.ids.values()) == self.users, "not all connections were imported"
         self.kills = self.kills_in_start = self.kills_inside = self.told = self.lost = self.calls = self.upstream_401 = self.passed = self.failed = 0
         self.started_s, self.verified_s, self.round_s = [], [], []
-        self.dead = set()
+        self.dead, self.told_last = set(), set()
         self.reused_before = set()
 
     def run(self, rounds):
@@ -127,6 +127,11 @@ class Rounds:
                 return
 
     def round(self, number):
+        faults, killed = self.strike(number)
+        return self.recover(faults, killed)
+
+    def strike(self, number):
+        """Calls from several threads, and SIGKILL at a random moment: what was odd until then, and when it was."""
         rig, rng = self.rig, self.rng
         delay_ms = rng.choice(TOKEN_DELAYS_MS)
         rig.control(token_delay_ms=delay_ms)
@@ -138,12 +143,17 @@ class Rounds:
         rig.server.kill()
         killed = time.monotonic()
         hammer.stop()
-        self.kills += 1
         self.calls += hammer.calls
         self.upstream_401 += hammer.upstream_401
         faults = [f"before the kill, {odd}" for odd in hammer.odd]
         if ended_early is not None:
             faults.append(f"attache ended by itself with {ended_early}: {rig.server.log()[-1500:]}")
+        return faults, killed
+
+    def recover(self, faults, killed):
+        """Starts it again, and sees that every connection lives, or was told of."""
+        rig, rng = self.rig, self.rng
+        self.kills += 1
         if self.dead:
             # Nothing to save here any more: whom an earlier kill has cost the grant connects anew.
             rig.connect(sorted(self.dead))
@@ -167,6 +177,7 @@ class Rounds:
         if told:
             self.kills_inside += 1
             self.told += len(told)
+        self.told_last = told
         return faults
 
     def told_at_start(self, faults):
@@ -256,10 +267,10 @@ def spread(seconds):
     return f"median {ordered[len(ordered) // 2]:.2f} s, most {ordered[-1]:.2f} s" if ordered else "none"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(description, rounds):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attache", required=True, help="the binary")
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--leeway", type=int, default=10, metavar="SECONDS")
     parser.add_argument("--connections", type=int, default=20)
     parser.add_argument("--store", choices=["sled", "postgres", "redis"], default="sled", help="the shared ones are started here")
@@ -268,6 +279,11 @@ def main():
     arguments = parser.parse_args()
     if arguments.seed is None:
         arguments.seed = random.SystemRandom().randrange(1 << 32)
+    return arguments
+
+
+def run(arguments, kind, **of_rig):
+    """All rounds of a kind on a rig of their own; ends the process with 1 where one failed."""
     print(f"seed {arguments.seed}")
     if lacks := missing(arguments.store):
         print(f"SKIPPED: {arguments.store} needs {', '.join(lacks)}")
@@ -280,10 +296,11 @@ def main():
         PROVIDER_KEYS,
         log="warn,attache::app=info,attache::token=info",
         **store,
+        **of_rig,
     )
     rounds = None
     try:
-        rounds = Rounds(rig, arguments)
+        rounds = kind(rig, arguments)
         rounds.run(arguments.rounds)
         counters = rig.control()["counters"]
     finally:
@@ -304,4 +321,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(parse(__doc__, 50), Rounds)

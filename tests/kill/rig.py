@@ -150,14 +150,14 @@ class Process:
 class Rig:
     """A sandbox and an attache that routes `/sandbox/…` to its API."""
 
-    def __init__(self, attache, sandbox_args=(), provider_keys="", log="info", store="  sled: {path: ./attache.db}"):
+    def __init__(self, attache, sandbox_args=(), provider_keys="", log="info", store="  sled: {path: ./attache.db}", env=None):
         self.attache = os.path.abspath(attache)
         self.folder = tempfile.mkdtemp(prefix="attache-rig-")
         self.sandbox_port, self.proxy_port, self.public_port, self.admin_port = free_ports(4)
         self.provider_keys, self.store = provider_keys, store
         listen = f"127.0.0.1:{self.sandbox_port}"
         self.sandbox = Process([self.attache, "sandbox", "--listen", listen, *sandbox_args], self.folder, "sandbox.log", {"RUST_LOG": "warn,attache::cli=info"})
-        self.server = Process([self.attache, "--log-format", "json", "run", "-c", "routes.yaml"], self.folder, "attache.log", {"RUST_LOG": log})
+        self.server = Process([self.attache, "--log-format", "json", "run", "-c", "routes.yaml"], self.folder, "attache.log", {"RUST_LOG": log, **{name: value.format(folder=self.folder) for name, value in (env or {}).items()}})
         self.write_routes()
         try:
             self.sandbox.start("the sandbox is ready")
