@@ -22,6 +22,8 @@ const OPEN_MOST: Duration = Duration::from_secs(300);
 
 /// What is told to those that come while a probe is on its way, spread by as much again.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// How long a probe may hang before another goes: it may be its own connection that is at fault.
+const PROBE_FOR: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Outage(Mutex<State>);
@@ -37,7 +39,10 @@ struct State {
     open_until: Option<Instant>,
     /// How often it opened without a success in between.
     opened: u32,
-    probing: bool,
+    /// When the newest probe went, while it is on its way.
+    probe: Option<Instant>,
+    /// How many answers came: a failure of a call that went out before the last of them says nothing new.
+    answers: u64,
     /// It was told as an outage.
     is_told: bool,
 }
@@ -47,7 +52,9 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Pass<'o> {
     outage: &'o Outage,
-    is_probe: bool,
+    probe: Option<Instant>,
+    /// The answers that had come when it went.
+    answers: u64,
 }
 
 /// What is told once.
@@ -78,16 +85,16 @@ impl Outage {
         if let Some(wait) = state.wait(at_once) {
             return Err(wait);
         }
-        let is_probe = state.open_until.is_some();
-        state.probing |= is_probe;
-        Ok(Pass { outage: self, is_probe })
+        let probe = state.open_until.is_some().then(Instant::now);
+        state.probe = probe.or(state.probe);
+        Ok(Pass { outage: self, probe, answers: state.answers })
     }
 }
 
 impl State {
     fn wait(&self, at_once: bool) -> Option<Duration> {
         let left = self.open_until?.saturating_duration_since(Instant::now());
-        if self.probing {
+        if self.probe.is_some_and(|went| went.elapsed() < PROBE_FOR) {
             return Some(left.max(PROBE_WAIT + spread(PROBE_WAIT)));
         }
         // Spread, so that those that were told to wait do not come back in one moment.
@@ -108,6 +115,7 @@ impl Pass<'_> {
     pub(super) fn ended(self, key: &ConnectionKey, failed: Option<&TokenError>) -> Option<Shift> {
         let mut state = self.outage.state();
         let retry_after = match failed.map_or(Health::Answered, |error| error.health) {
+            Health::Out { .. } if self.answers != state.answers => return None,
             Health::Out { retry_after } => {
                 state.failures = state.failures.saturating_add(1);
                 match &state.first {
@@ -121,7 +129,7 @@ impl Pass<'_> {
             Health::Limited { retry_after: None } | Health::Unknown => return None,
             Health::Answered => {
                 let was_told = state.is_told;
-                *state = State { probing: state.probing, ..State::default() };
+                *state = State { answers: state.answers.wrapping_add(1), ..State::default() };
                 return was_told.then_some(Shift::Back);
             }
         };
@@ -129,7 +137,7 @@ impl Pass<'_> {
         // Calls that were under way when it opened say nothing new; only the probe's failure keeps it open for longer.
         let opens = match state.open_until {
             None => is_out || retry_after.is_some(),
-            Some(_) => self.is_probe || (is_out && !state.is_told),
+            Some(_) => self.probe.is_some() || (is_out && !state.is_told),
         };
         if !opens {
             return None;
@@ -145,8 +153,10 @@ impl Pass<'_> {
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        if self.is_probe {
-            self.outage.state().probing = false;
+        let mut state = self.outage.state();
+        // One that hung for long has been followed by another, which is on its way still.
+        if self.probe.is_some() && state.probe == self.probe {
+            state.probe = None;
         }
     }
 }
@@ -239,6 +249,33 @@ mod tests {
         assert_eq!(outage.enter(true).expect("a pass").ended(&key("a"), None), Some(Shift::Back));
         assert_eq!(outage.wait(), None);
         assert_eq!(end(&outage, "a", OUT), None, "counted from the start again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_hangs_keeps_nobody_for_long() {
+        let outage = Outage::default();
+        for user in ["a", "b", "c", "d", "e"] {
+            let _ = end(&outage, user, OUT);
+        }
+        let hanging = outage.enter(true).expect("a probe");
+        assert!(outage.enter(true).is_err());
+        tokio::time::advance(PROBE_FOR).await;
+        let next = outage.enter(false).expect("another probe");
+        // The end of the first is not the end of the second.
+        drop(hanging);
+        assert!(outage.enter(true).is_err());
+        assert_eq!(next.ended(&key("b"), None), Some(Shift::Back));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_older_than_the_last_answer_open_nothing() {
+        let outage = Outage::default();
+        let hanging: Vec<_> = (0..20).map(|_| outage.enter(false).expect("a pass")).collect();
+        assert_eq!(end(&outage, "megan", Health::Answered), None);
+        for (number, pass) in hanging.into_iter().enumerate() {
+            assert_eq!(pass.ended(&key(&number.to_string()), Some(&TokenError::of_health(OUT))), None);
+        }
+        assert_eq!(outage.wait(), None);
     }
 
     #[tokio::test(start_paused = true)]
