@@ -12,13 +12,21 @@ pub struct Browser {
     cookies: HashMap<(u16, String), String>,
     /// Every `Set-Cookie` that came.
     pub seen_cookies: Vec<String>,
-}
-
-fn address(url: &Url) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], url.port_or_known_default().expect("a port")))
+    /// Who answers for a port in place of whoever listens on it, as a load balancer decides.
+    behind: HashMap<u16, SocketAddr>,
 }
 
 impl Browser {
+    fn address(&self, url: &Url) -> SocketAddr {
+        let port = url.port_or_known_default().expect("a port");
+        self.behind.get(&port).copied().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// From now on `replica` answers for this port.
+    pub fn balance(&mut self, port: u16, replica: SocketAddr) {
+        self.behind.insert(port, replica);
+    }
+
     pub async fn get(&mut self, url: &str) -> Answer {
         self.request("GET", url, &[], empty()).await
     }
@@ -56,7 +64,7 @@ impl Browser {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = wire::call(address(&url), request.body(body).expect("a request")).await;
+        let answer = wire::call(self.address(&url), request.body(body).expect("a request")).await;
         for line in answer.headers.get_all("set-cookie") {
             let line = line.to_str().expect("text").to_owned();
             let (name, value) = line.split(';').next().and_then(|pair| pair.split_once('=')).expect("a pair");
@@ -74,7 +82,7 @@ impl Browser {
     pub async fn get_and_leave(&mut self, url: &str) -> Raw {
         let url = Url::parse(url).expect("a URL");
         let cookies: Vec<_> = self.cookies.iter().map(|((_, name), value)| format!("{name}={value}")).collect();
-        let mut raw = Raw::open(address(&url)).await;
+        let mut raw = Raw::open(self.address(&url)).await;
         let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
         raw.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nCookie: {}\r\n\r\n", cookies.join("; "))).await;
         raw

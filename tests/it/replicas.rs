@@ -1,5 +1,7 @@
 //! Two Attachés on one store, as who grew past one machine runs them.
 
+use crate::browser::Browser;
+use crate::connect::{RETURN, link, plan, session};
 use crate::harness::{MEGAN, Plan, World};
 use crate::servers;
 use crate::wire::{self, Answer, empty, until};
@@ -76,5 +78,40 @@ async fn a_replica_with_another_key_does_not_start() {
         std::fs::write(world.config(), config.replace("AAECAwQF", "AQECAwQF")).expect("written");
         let refused = attache::app::start(world.environment.clone()).await.err().expect("refused");
         assert!(refused.to_string().contains("key"), "{refused}");
+    }
+}
+
+/// Behind a load balancer each step of a connect flow may meet another replica: the page, the form, the callback, the app's completion.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_replica_takes_the_next_step_of_a_connect_flow() {
+    const PORT: u16 = 7071;
+    for store in stores().await {
+        let world = plan().top(&format!("public_url: http://localhost:{PORT}\n")).store(&store).start().await;
+        let other = world.replica().await;
+        let begun = session(&world, json!({"return_url": RETURN, "complete": "app"})).await;
+        assert!(link(&begun).starts_with(&format!("http://localhost:{PORT}/connect/")), "{begun}");
+        let mut browser = Browser::default();
+        browser.balance(PORT, other.public[0]);
+        browser.get(link(&begun)).await.is_ok();
+        browser.balance(PORT, world.public);
+        let authorize = browser.set_out(link(&begun), "sandbox").await;
+        let back = browser.decide(&authorize, MEGAN, "allow").await;
+        browser.balance(PORT, other.public[0]);
+        let done = browser.get(&back).await;
+        assert_eq!(done.status, 303, "{store}: {}", done.text());
+        let returned = done.header("location");
+        assert!(returned.starts_with(&format!("{RETURN}?status=connected&provider=sandbox")), "{returned}");
+        // Spent for all of them.
+        browser.balance(PORT, world.public);
+        assert_eq!(browser.get(&back).await.status, 410);
+        assert_eq!(get(world.proxy).await.status, 401, "pending");
+        let completion = crate::browser::param(&returned, "completion");
+        let path = format!("/v1/connect-sessions/{}/complete", begun["session"].as_str().expect("an id"));
+        let completed = world.admin_json("POST", &path, &json!({"completion": completion, "end_user": MEGAN})).await;
+        assert!(completed.status.is_success(), "{}", completed.text());
+        for proxy in [world.proxy, other.proxy[0]] {
+            until("both serve her", async || get(proxy).await.status == 200).await;
+        }
+        other.stop().await.expect("stopped");
     }
 }
