@@ -124,7 +124,7 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
 
     let control_plane = tokio::runtime::Handle::current();
     let client = TokenClient::new(Fetch::new(Arc::clone(&settings.tls)), Arc::clone(&settings.clock));
-    let (metrics, desk) = (Metrics::new(), Desk::new(Arc::clone(&settings.clock)));
+    let (metrics, desk) = (Metrics::new(crate::log::dropped_lines), Desk::new(Arc::clone(&settings.clock)));
     let keeper = Keeper::telling(
         records.clone(),
         client.clone(),
@@ -136,6 +136,7 @@ pub async fn start(settings: Settings) -> Result<Running, AppError> {
     if let Some(shared) = startup.store.shared() {
         keeper.set_max_stale(shared.max_stale);
     }
+    telling::follow_log(&live);
     telling::start(&live, &desk, &records, Fetch::new(Arc::clone(&settings.tls)), &settings.clock, &metrics);
     let mut background = JoinSet::new();
     let registrations = registrations(&live);
@@ -322,7 +323,7 @@ pub async fn offline(settings: Settings) -> Result<Offline, AppError> {
     let keeper = Keeper::new(records.clone(), client.clone(), Arc::clone(&settings.clock), tokio::runtime::Handle::current());
     let public_url = snapshot.startup.public_url.clone();
     let connect = Connect::new(records.clone(), client, Arc::clone(&keeper), settings.clock, Arc::clone(&live), public_url);
-    let admin = Admin::new(Arc::clone(&connect), Metrics::new(), Vec::new(), Vec::new(), Vec::new());
+    let admin = Admin::new(Arc::clone(&connect), Metrics::new(crate::log::dropped_lines), Vec::new(), Vec::new(), Vec::new());
     Ok(Offline { live, connect, admin, keeper, records, phase: watch::channel(Phase::Serving).0 })
 }
 

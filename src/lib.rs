@@ -31,6 +31,7 @@ pub mod config;
 pub mod connect;
 pub mod identity;
 pub mod limit;
+pub mod log;
 pub mod metrics;
 pub mod notices;
 pub mod oauth;

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and its floor; see docs/ARCHITECTURE.md.
-const FLOORS: [(&str, u32); 20] = [
+const FLOORS: [(&str, u32); 21] = [
     ("base", 0),
     ("route", 1),
     ("attach", 1),
     ("identity", 1),
     ("limit", 1),
+    ("log", 1),
     ("metrics", 1),
     ("store", 1),
     ("upstream", 1),

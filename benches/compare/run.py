@@ -39,6 +39,9 @@ def args():
     parser.add_argument("--large", type=int, default=0, metavar="MIB", help="measure downloads of this size instead of small answers")
     parser.add_argument("--upstream", choices=["plain", "tls", "both"], default="both")
     parser.add_argument("--vs", default=None, help="a second attache binary to compare with, instead of nginx")
+    parser.add_argument("--log", default="warn", metavar="LEVEL", help="RUST_LOG of the measured one; with `info` a line a call goes to a file")
+    parser.add_argument("--vs-log", default="warn", metavar="LEVEL", help="the same of the second attache")
+    parser.add_argument("--vs-config", default="", metavar="YAML", help="further lines of the second one's config, such as 'metrics: {enabled: false}'")
     return parser.parse_args()
 
 
@@ -129,7 +132,7 @@ def token(number):
     return f"token-{number:06d}-" + "x" * 100
 
 
-def start_attache(binary, folder, cert, users, tls, name, shift):
+def start_attache(binary, folder, cert, users, tls, name, shift, log, more=""):
     home = os.path.join(folder, f"{name}-{'tls' if tls else 'plain'}")
     shutil.rmtree(home, ignore_errors=True)
     os.makedirs(home)
@@ -143,11 +146,13 @@ providers:
   bench: {{client_id: bench, client_secret: none, authorize_url: "{upstream}/authorize", token_url: "{upstream}/token", token_hosts: ["{host}"]}}
 routes:
   - {{match: "/{{*rest}}", provider: bench, upstream: "{upstream}/{{rest}}"}}
+{more}
 """)
     lines = "".join(json.dumps({"provider": "bench", "end_user": f"user{n}@example.com", "access_token": token(n)}) + "\n" for n in range(users))
     subprocess.run([binary, "connections", "import", "-c", config], input=lines.encode(), check=True, capture_output=True)
-    environment = dict(os.environ, RUST_LOG="warn", SSL_CERT_FILE=cert)
-    process = pinned(PROXY_CORE, [binary, "run", "-c", config, "--workers", "1"], env=environment)
+    environment = dict(os.environ, RUST_LOG=log, SSL_CERT_FILE=cert)
+    with open(os.path.join(folder, f"{name}.log"), "wb") as out:
+        process = pinned(PROXY_CORE, [binary, "--log-format", "json", "run", "-c", config, "--workers", "1"], env=environment, stderr=out)
     wait_for(proxy)
     return process, proxy
 
@@ -208,10 +213,10 @@ def measure(folder, tls, options):
     processes = [start_upstream(folder, key, cert, options.large)]
     rows = {}
     try:
-        first, first_port = start_attache(options.attache, folder, cert, options.users, tls, "attache", 0)
+        first, first_port = start_attache(options.attache, folder, cert, options.users, tls, "attache", 0, options.log)
         processes.append(first)
         if options.vs:
-            second, second_port = start_attache(options.vs, folder, cert, options.users, tls, "other", 100)
+            second, second_port = start_attache(options.vs, folder, cert, options.users, tls, "other", 100, options.vs_log, options.vs_config)
         else:
             second, second_port = start_nginx(folder, cert, options.users, tls)
         processes.append(second)

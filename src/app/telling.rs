@@ -26,6 +26,23 @@ pub(super) fn start(live: &Arc<Live>, desk: &Arc<Desk>, records: &Records, fetch
     tokio::spawn(deliverer.run(random_bytes()));
 }
 
+/// Keeps the log's level as the live config says.
+pub(super) fn follow_log(live: &Arc<Live>) {
+    let (mut generations, live) = (live.subscribe(), Arc::downgrade(live));
+    generations.mark_changed();
+    tokio::spawn(async move {
+        let mut level = None;
+        while generations.changed().await.is_ok() {
+            let Some(live) = live.upgrade() else { return };
+            let wanted = live.snapshot().log.level.clone();
+            if wanted != level {
+                crate::log::set_level(wanted.as_deref());
+                level = wanted;
+            }
+        }
+    });
+}
+
 fn follow_config(live: &Arc<Live>, desk: &Arc<Desk>) {
     let (mut generations, live, desk) = (live.subscribe(), Arc::downgrade(live), Arc::clone(desk));
     tokio::spawn(async move {

@@ -1,12 +1,11 @@
-//! The log: text or JSON on standard error, levels by RUST_LOG.
+//! The process's log: a server's lines are written by a thread of their own, a verb's at once.
 
-use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
+use super::LogFormat;
+use crate::log::{Format, Guard};
 
-/// Sets up the process's log, once; `level` where RUST_LOG says none.
-pub(super) fn start(json: bool, level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    // A second start, as in a test, keeps the first: nothing to do about it.
-    let _ = if json { log.json().flatten_event(true).try_init() } else { log.with_target(false).try_init() };
+/// Sets it up, once; hold on to the guard until the end.
+pub(super) fn start(format: LogFormat, serves: bool) -> Guard {
+    let format = if format == LogFormat::Json { Format::Json } else { Format::Text };
+    // A server tells what it does; a verb answers what it was asked.
+    crate::log::start(format, if serves { "info" } else { "warn" }, serves)
 }

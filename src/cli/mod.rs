@@ -123,9 +123,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    // A server tells what it does; a verb answers what it was asked.
     let serves = matches!(cli.verb, Verb::Run(_) | Verb::Dev(_) | Verb::Sandbox(_));
-    logging::start(cli.log_format == LogFormat::Json, if serves { "info" } else { "warn" });
+    let _log = logging::start(cli.log_format, serves);
     let outcome = match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(&args.config),

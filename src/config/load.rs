@@ -7,7 +7,7 @@ use super::providers::{self, Definition};
 use super::registration::{self, Missing};
 use super::snapshot::{Guard, Snapshot, Startup};
 use super::sources::{Env, Prints, Sources};
-use super::{interpolate, listen, metrics, notify, origins, people, routes, startup, upstreams, yaml};
+use super::{interpolate, listen, log, metrics, notify, origins, people, routes, startup, upstreams, yaml};
 use crate::base::secret::Secret;
 use std::path::Path;
 use std::sync::Arc;
@@ -166,6 +166,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
     }
     let (drain, connect) = (startup::drain(&fields), startup::connect(&fields, sources));
     let bounds = upstreams::upstreams(&fields);
+    let log = log::read(&fields);
     let metrics = metrics::read(&fields);
     let notify = notify::read(&fields);
     fields.finish();
@@ -201,6 +202,7 @@ fn build(fields: Fields<'_>, missing: &Missing, sources: &Sources<'_>) -> Option
         callers,
         guard,
         bounds,
+        log,
         metrics,
         notify,
         connect,

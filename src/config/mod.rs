@@ -16,6 +16,7 @@ mod limit;
 mod listen;
 mod listen_tls;
 mod load;
+mod log;
 mod logo;
 mod metrics;
 mod mint;

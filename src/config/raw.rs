@@ -56,6 +56,8 @@ struct Config {
     routes: Option<Vec<Route>>,
     /// How much is sent to upstreams at once, and when one that is down is left alone.
     upstreams: Option<Upstreams>,
+    /// What is logged.
+    log: Option<Log>,
     /// Whether calls are counted, and who may read `/metrics`.
     metrics: Option<Metrics>,
     /// Who is told of what happens, without asking.
@@ -549,6 +551,26 @@ enum EventName {
     UpstreamErrors,
     #[schemars(rename = "config.refused")]
     ConfigRefused,
+}
+
+/// What is logged, on standard error.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Log {
+    /// `error`, `warn`, `info` (the default), `debug` or `trace`, also by target: `info,attache::token=debug`. The environment's RUST_LOG goes first.
+    level: Option<Text>,
+    /// Which calls have a line: `all` (the default), `errors` (those that were answered 400 or more or were cut) or `none`.
+    calls: Option<LoggedCalls>,
+    /// The share of the calls that went well which have a line, from 0 to 1; 1 by default. The others always have one.
+    sample: Option<Share>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum LoggedCalls {
+    All,
+    Errors,
+    None,
 }
 
 /// The counts at `/metrics`.

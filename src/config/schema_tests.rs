@@ -94,6 +94,7 @@ routes:
     response: {location: a.b}
 upstreams: {max_connections: 64, max_waiting: 10, wait: 1s, idle: 30s, max_calls: 100, circuit: {failures: 5, open: 2s, open_max: 1m}}
 notify: [{webhook: "https://hooks.example.com/a", secret: "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", events: [connection.created]}, {exec: [tell]}]
+log: {level: "info,attache::token=debug", calls: errors, sample: 0.25}
 metrics: {enabled: "${FLAG}", on_health: true}
 shutdown: {drain: 0}
 connect: {app_name: A, logo: https://a.test/logo.svg, accent: '#abc', session_ttl: 5m}
@@ -226,7 +227,7 @@ fn validate(value: &Value, schema: &Value, root: &Value, at: &str) -> Vec<String
             }
             "const" if rule != value => faults.push(format!("{at} is not {rule}")),
             "enum" if !rule.as_array().is_some_and(|all| all.contains(value)) => faults.push(format!("{at} is not of {rule}")),
-            "const" | "enum" | "minimum" => {}
+            "const" | "enum" | "minimum" | "maximum" => {}
             "pattern" => {
                 let fits = value.as_str().is_none_or(|text| matches_pattern(rule.as_str().unwrap_or_default(), text));
                 if !fits {

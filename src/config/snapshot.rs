@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub guard: Guard,
     /// `upstreams:`.
     pub bounds: Bounds,
+    /// What is logged.
+    pub log: LogRules,
     /// Whether calls are counted, and where `/metrics` is shown.
     pub metrics: MetricsRules,
     /// Who is told of what.
@@ -147,6 +149,14 @@ impl std::fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServerTls").field("asks_certificate", &self.asks_certificate).finish_non_exhaustive()
     }
+}
+
+/// `log:`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LogRules {
+    /// In place of `info`, where the environment sets no RUST_LOG.
+    pub level: Option<Box<str>>,
+    pub calls: crate::log::Rules,
 }
 
 /// `metrics:`.

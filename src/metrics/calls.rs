@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn workers_are_added_up_by_route() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(|| 0);
         let (one, other) = (metrics.worker(), metrics.worker());
         meter(&one, "photos", "google").count(&ENDED);
         meter(&one, "photos", "google").count(&Ended { status: 502, error: Some("refresh-failed"), whole: false, upstream: None, ..ENDED });
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_label_that_looks_like_syntax_is_one() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(|| 0);
         meter(&metrics.worker(), "a\"} 1\nb{", "x\\").count(&ENDED);
         let text = metrics.text();
         assert!(text.contains("attache_requests_total{route=\"a\\\"} 1\\nb{\",provider=\"x\\\\\",status=\"2xx\"} 1"), "{text}");

@@ -11,10 +11,15 @@ pub use calls::{Ended, Meter, Meters, Slot};
 pub use events::{Counted, Events, Refreshed};
 
 use calls::Calls;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// The content type of what [`Metrics::text`] answers.
@@ -28,11 +33,25 @@ pub struct Metrics {
     events: Events,
 }
 
+/// The log's own count.
+#[derive(Debug)]
+struct Dropped(fn() -> u64);
+
+impl Collector for Dropped {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Log lines that were dropped because what reads the log was too slow";
+        let dropped = encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?;
+        ConstCounter::new((self.0)()).encode(dropped)
+    }
+}
+
 impl Metrics {
-    pub fn new() -> Arc<Metrics> {
+    /// `dropped_log_lines`: asked at each scrape.
+    pub fn new(dropped_log_lines: fn() -> u64) -> Arc<Metrics> {
         let mut registry = Registry::with_prefix("attache");
         let calls = Arc::new(Calls::default());
         registry.register_collector(Box::new(Arc::clone(&calls)));
+        registry.register_collector(Box::new(Dropped(dropped_log_lines)));
         let events = Events::register(&mut registry);
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What runs", build);

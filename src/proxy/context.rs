@@ -2,6 +2,7 @@
 
 use crate::base::ids::random_bytes;
 use crate::config::Route;
+use crate::log;
 use crate::metrics::{Ended, Meter, Meters, Slot};
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -9,6 +10,7 @@ use http::{Method, Request};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -111,19 +113,22 @@ pub(crate) struct Account {
 struct Line {
     method: Method,
     request_id: HeaderValue,
+    /// Whose token went on.
+    connection_id: Option<Arc<str>>,
+    rules: log::Rules,
 }
 
 impl Context {
-    /// `meters`: where calls are counted.
-    pub(super) fn open<B>(ids: &Ids, request: &Request<B>, meters: Option<&Rc<Meters>>) -> Self {
+    /// `rules`: which calls have a line. `meters`: where calls are counted.
+    pub(super) fn open<B>(ids: &Ids, request: &Request<B>, rules: log::Rules, meters: Option<&Rc<Meters>>) -> Self {
         let headers = request.headers();
         let request_id = match headers.get(REQUEST_ID) {
             Some(given) if well_formed(given) => given.clone(),
             _ => ids.hex(2, "", &[], "").unwrap_or_else(|| HeaderValue::from_static("0")),
         };
         let traceparent = if headers.contains_key(TRACEPARENT) { None } else { ids.hex(3, "00-", &[2], "-00") };
-        let line = tracing::enabled!(target: CALL_LOG, tracing::Level::INFO)
-            .then(|| Line { method: request.method().clone(), request_id: request_id.clone() });
+        let is_logged = rules.calls != log::Calls::None && tracing::enabled!(target: CALL_LOG, tracing::Level::INFO);
+        let line = is_logged.then(|| Line { method: request.method().clone(), request_id: request_id.clone(), connection_id: None, rules });
         let account = (line.is_some() || meters.is_some()).then(|| Account {
             started: Instant::now(),
             sent: None,
@@ -147,6 +152,13 @@ impl Context {
     pub(super) fn routed(&self, meters: &Meters, route: &Route) {
         if let Some(account) = &mut *self.account.borrow_mut() {
             account.meter = Some(meters.at(route.slot, || (&route.name, route.provider.as_ref().map_or("", |provider| &provider.id))));
+        }
+    }
+
+    /// The call carries this connection's token.
+    pub(super) fn carries(&self, connection_id: &Arc<str>) {
+        if let Some(Account { line: Some(line), .. }) = &mut *self.account.borrow_mut() {
+            line.connection_id = Some(Arc::clone(connection_id));
         }
     }
 
@@ -223,35 +235,24 @@ impl Account {
         }
         let Some(line) = &self.line else { return };
         let named = |name: fn(&Meter) -> &str| self.meter.as_deref().map(name).filter(|name| !name.is_empty());
-        let (route_name, provider_id) = (named(Meter::route), named(Meter::provider));
-        let (took_ms, upstream_ms) = (millis(took), self.upstream.map(millis));
-        let request_id = line.request_id.to_str().unwrap_or_default();
-        let cut = !whole;
-        tracing::info!(
-            target: CALL_LOG,
-            {
-                request.id = request_id,
-                route.name = route_name,
-                provider.id = provider_id,
-                http.method = %line.method,
-                http.status = status,
-                body.bytes = bytes,
-                tunnel.bytes_sent = sent,
-                took_ms,
-                upstream_ms,
-                waited_for_token = self.waited,
-                replays = self.replays,
-                cut,
-                error
-            },
-            "call"
-        );
+        let call = log::Call {
+            request_id: line.request_id.to_str().unwrap_or_default(),
+            route: named(Meter::route),
+            provider: named(Meter::provider),
+            connection_id: line.connection_id.as_deref(),
+            method: line.method.as_str(),
+            status,
+            bytes,
+            bytes_sent: sent,
+            took,
+            upstream: self.upstream,
+            waited_for_token: self.waited,
+            replays: self.replays,
+            cut: !whole,
+            error,
+        };
+        log::write(line.rules, &call);
     }
-}
-
-/// To a hundredth.
-fn millis(took: Duration) -> f64 {
-    (took.as_secs_f64() * 1e5).round() / 100.0
 }
 
 /// A request id that may be kept: up to 128 visible characters without quotes or separators, so that it is safe in any log.
@@ -269,7 +270,7 @@ mod tests {
         let ids = Ids::new();
         let open = |id: &'static [u8]| {
             let request = Request::builder().header("x-request-id", HeaderValue::from_bytes(id).expect("valid")).body(()).expect("valid");
-            Context::open(&ids, &request, None).request_id.clone()
+            Context::open(&ids, &request, log::Rules::default(), None).request_id.clone()
         };
         assert_eq!(open(b"req-1.a:b"), "req-1.a:b");
         for hostile in [&b"a b"[..], b"a\"b", b"", b"\xc3\xa9"] {
@@ -280,10 +281,10 @@ mod tests {
     #[test]
     fn a_trace_is_begun_in_the_standard_form_or_carried() {
         let ids = Ids::new();
-        let begun = Context::open(&ids, &Request::new(()), None).traceparent.clone().expect("begun");
+        let begun = Context::open(&ids, &Request::new(()), log::Rules::default(), None).traceparent.clone().expect("begun");
         let parts: Vec<_> = begun.to_str().expect("ascii").split('-').map(str::len).collect();
         assert_eq!(parts, [2, 32, 16, 2]);
         let carried = Request::builder().header("traceparent", "00-a-b-01").body(()).expect("valid");
-        assert!(Context::open(&ids, &carried, None).traceparent.is_none());
+        assert!(Context::open(&ids, &carried, log::Rules::default(), None).traceparent.is_none());
     }
 }

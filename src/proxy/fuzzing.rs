@@ -25,7 +25,7 @@ pub struct Sent {
 /// `None` where Attaché refuses it.
 pub fn outgoing(snapshot: &Arc<Snapshot>, head: &Parts, token: &str) -> Option<Sent> {
     let view = View::new(Arc::clone(snapshot));
-    let cx = Context::open(&Ids::new(), &Request::from_parts(head.clone(), ()), None);
+    let cx = Context::open(&Ids::new(), &Request::from_parts(head.clone(), ()), snapshot.log.calls, None);
     let host = guard::check(&snapshot.guard, &super::Peer::default(), head).ok()?;
     let target = match head.uri.authority() {
         Some(authority) => absolute::resolve(snapshot, &super::Peer::default(), head, authority).ok()?,

@@ -158,7 +158,8 @@ impl Proxy {
     /// Answers one call. Never fails: what goes wrong is told to the client as problem+json (contract §5) and to the log.
     pub async fn handle(self: Rc<Self>, peer: Rc<Peer>, request: Request<Incoming>) -> Response<ProxyBody> {
         let view = self.view();
-        let cx = Context::open(&self.ids, &request, view.snapshot.metrics.enabled.then_some(&self.meters));
+        let snapshot = &view.snapshot;
+        let cx = Context::open(&self.ids, &request, snapshot.log.calls, snapshot.metrics.enabled.then_some(&self.meters));
         let (mut head, incoming) = request.into_parts();
         match InFlight::begin(&self.in_flight, view.snapshot.bounds.calls_max) {
             Some(in_flight) => drop(cx.in_flight.replace(Some(in_flight))),
@@ -234,6 +235,9 @@ impl Proxy {
             Some(who) => Some(self.token(who, cx).await?),
             None => None,
         };
+        if let Some(token) = &token {
+            cx.carries(&token.connection_id);
+        }
         send::refuse_body(target.route, &incoming)?;
         if !incoming.is_end_stream() && body::is_coded(&head.headers) {
             return Err(ProxyError::BadRequest("a body may have one transfer coding, and that is `chunked`"));

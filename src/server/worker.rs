@@ -114,6 +114,7 @@ async fn run(set: Vec<Port>, mut phase: watch::Receiver<Phase>, proxy: Rc<Proxy>
             }
         });
     }
+    tokio::task::spawn_local(crate::log::tail());
     let sweeping = Rc::clone(&worker);
     tokio::task::spawn_local(async move {
         loop {

@@ -33,7 +33,7 @@ pub struct Token {
     pub version: u64,
     pub obtained_at: UnixMillis,
     pub expires_at: Option<UnixMillis>,
-    pub connection_id: Box<str>,
+    pub connection_id: Arc<str>,
     pub(super) own: OwnSlot,
     schedule: Schedule,
     /// When this process came to hold it, by the clock that is never set.
@@ -57,7 +57,7 @@ impl Token {
             version: keyed.version,
             obtained_at: record.obtained_at,
             expires_at: record.expires_at,
-            connection_id: record.id.clone(),
+            connection_id: (*record.id).into(),
             own: OwnSlot::new(&record.metadata),
             schedule: Schedule::of(record.obtained_at, record.expires_at, renewable, &policy, now, steady),
             held_since: steady,

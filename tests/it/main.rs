@@ -33,6 +33,7 @@ mod identity_threats;
 mod jwt;
 mod limits;
 mod location;
+mod logs;
 mod metrics;
 mod mtls;
 mod notices;

@@ -27,6 +27,7 @@ macro_rules! scalar {
 scalar!(Text, {"type": ["string", "number", "boolean"]});
 scalar!(Flag, {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Count, {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "\\$\\{"}]});
+scalar!(Share, {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": "\\$\\{"}]});
 scalar!(Span, {"anyOf": [{"type": "string", "pattern": "^\\s*([0-9]+\\s*[a-zA-Z]+\\s*)+$|\\$\\{"}, {"const": 0}], "examples": ["500ms", "30s", "5m", "1h"]});
 scalar!(Limit, {"anyOf": [{"type": "string", "pattern": "^\\s*([0-9]+\\s*[a-zA-Z]+\\s*)+$|^none$|\\$\\{"}, {"const": 0}], "examples": ["60s", "none"]});
 scalar!(Lifetime, {"anyOf": [{"type": "string", "pattern": "^\\s*([0-9]+\\s*[a-zA-Z]+\\s*)+$|^never$|\\$\\{"}, {"const": 0}], "examples": ["1h", "never"]});
