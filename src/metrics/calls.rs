@@ -3,6 +3,7 @@
 //! A cell is an atomic that is only ever stored to by its worker's thread, so that counting costs no locked instruction and no cache line is
 //! fought over. A scrape adds up the workers.
 
+use super::recent::{Recent, Seen, Window};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Upper bounds of the times' buckets, in seconds; the last one has none.
 const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -159,13 +161,15 @@ pub struct Meters {
     calls: Arc<Calls>,
     known: RefCell<Vec<Option<Rc<Meter>>>>,
     in_flight: Arc<AtomicU64>,
+    recent: Arc<Recent>,
+    window: Window,
 }
 
 impl Meters {
-    pub(super) fn new(calls: Arc<Calls>) -> Meters {
+    pub(super) fn new(calls: Arc<Calls>, recent: Arc<Recent>) -> Meters {
         let in_flight = Arc::new(AtomicU64::new(0));
         calls.in_flight.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&in_flight));
-        Meters { calls, known: RefCell::default(), in_flight }
+        Meters { calls, known: RefCell::default(), in_flight, recent, window: Window::default() }
     }
 
     /// The meter of a route, by its slot; its names are asked for at its first call.
@@ -187,6 +191,13 @@ impl Meters {
         let label = (route.into(), provider.into());
         self.calls.cells.lock().unwrap_or_else(PoisonError::into_inner).push((label, Arc::clone(&cells)));
         Rc::new(Meter { route: route.into(), provider: provider.into(), cells })
+    }
+
+    /// Keeps a call for people to look at, if it is not one too many; asked for only then.
+    pub fn keep(&self, went_well: bool, now: Instant, seen: impl FnOnce() -> Seen) {
+        if self.window.admits(went_well, now, &self.recent) {
+            self.recent.keep(seen());
+        }
     }
 
     /// Tells how many calls this worker has in flight; by its own thread alone.

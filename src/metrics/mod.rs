@@ -6,9 +6,11 @@
 
 pub mod calls;
 pub mod events;
+pub mod recent;
 
 pub use calls::{Ended, Meter, Meters, Slot};
 pub use events::{Counted, Events, Refreshed};
+pub use recent::{Recent, Seen};
 
 use calls::Calls;
 use prometheus_client::collector::Collector;
@@ -31,6 +33,7 @@ pub struct Metrics {
     registry: Registry,
     calls: Arc<Calls>,
     events: Events,
+    recent: Arc<Recent>,
 }
 
 /// The log's own count.
@@ -55,12 +58,17 @@ impl Metrics {
         let events = Events::register(&mut registry);
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What runs", build);
-        Arc::new(Metrics { registry, calls, events })
+        Arc::new(Metrics { registry, calls, events, recent: Arc::default() })
     }
 
     /// The counters of one worker, which it alone writes.
     pub fn worker(&self) -> Meters {
-        Meters::new(Arc::clone(&self.calls))
+        Meters::new(Arc::clone(&self.calls), Arc::clone(&self.recent))
+    }
+
+    /// The last calls.
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.recent
     }
 
     pub fn events(&self) -> &Events {

@@ -1,9 +1,11 @@
 //! What is known of one call besides its bytes: ids, start, what its end will tell to the metrics and the log.
 
+use crate::base::clock::UnixMillis;
 use crate::base::ids::random_bytes;
 use crate::config::Route;
 use crate::log;
-use crate::metrics::{Ended, Meter, Meters, Slot};
+use crate::metrics::recent::went_well;
+use crate::metrics::{Ended, Meter, Meters, Seen, Slot};
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request};
@@ -105,17 +107,12 @@ pub(crate) struct Account {
     meters: Option<Rc<Meters>>,
     replays: u32,
     waited: bool,
-    line: Option<Line>,
-}
-
-/// What the log line says besides.
-#[derive(Debug)]
-struct Line {
     method: Method,
     request_id: HeaderValue,
     /// Whose token went on.
     connection_id: Option<Arc<str>>,
-    rules: log::Rules,
+    /// Where calls have a line.
+    rules: Option<log::Rules>,
 }
 
 impl Context {
@@ -128,8 +125,7 @@ impl Context {
         };
         let traceparent = if headers.contains_key(TRACEPARENT) { None } else { ids.hex(3, "00-", &[2], "-00") };
         let is_logged = rules.calls != log::Calls::None && tracing::enabled!(target: CALL_LOG, tracing::Level::INFO);
-        let line = is_logged.then(|| Line { method: request.method().clone(), request_id: request_id.clone(), connection_id: None, rules });
-        let account = (line.is_some() || meters.is_some()).then(|| Account {
+        let account = (is_logged || meters.is_some()).then(|| Account {
             started: Instant::now(),
             sent: None,
             upstream: None,
@@ -137,7 +133,10 @@ impl Context {
             meters: meters.cloned(),
             replays: 0,
             waited: false,
-            line,
+            method: request.method().clone(),
+            request_id: request_id.clone(),
+            connection_id: None,
+            rules: is_logged.then_some(rules),
         });
         Context {
             request_id,
@@ -157,8 +156,8 @@ impl Context {
 
     /// The call carries this connection's token.
     pub(super) fn carries(&self, connection_id: &Arc<str>) {
-        if let Some(Account { line: Some(line), .. }) = &mut *self.account.borrow_mut() {
-            line.connection_id = Some(Arc::clone(connection_id));
+        if let Some(account) = &mut *self.account.borrow_mut() {
+            account.connection_id = Some(Arc::clone(connection_id));
         }
     }
 
@@ -224,7 +223,8 @@ impl Account {
     }
 
     fn end(self, status: u16, (bytes, sent): (u64, Option<u64>), whole: bool, error: Option<&'static str>) {
-        let took = self.started.elapsed();
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.started);
         if let Some(meters) = &self.meters {
             let (upstream, waited_for_token, repeated) = (self.upstream, self.waited, self.replays);
             let ended = Ended { status, took, upstream, bytes, waited_for_token, repeated, whole, error };
@@ -232,15 +232,16 @@ impl Account {
                 Some(meter) => meter.count(&ended),
                 None => meters.at(Slot::NONE, || ("", "")).count(&ended),
             }
+            meters.keep(went_well(status, !whole, error), now, || self.seen(&ended));
         }
-        let Some(line) = &self.line else { return };
+        let Some(rules) = self.rules else { return };
         let named = |name: fn(&Meter) -> &str| self.meter.as_deref().map(name).filter(|name| !name.is_empty());
         let call = log::Call {
-            request_id: line.request_id.to_str().unwrap_or_default(),
+            request_id: self.request_id.to_str().unwrap_or_default(),
             route: named(Meter::route),
             provider: named(Meter::provider),
-            connection_id: line.connection_id.as_deref(),
-            method: line.method.as_str(),
+            connection_id: self.connection_id.as_deref(),
+            method: self.method.as_str(),
             status,
             bytes,
             bytes_sent: sent,
@@ -251,7 +252,29 @@ impl Account {
             cut: !whole,
             error,
         };
-        log::write(line.rules, &call);
+        log::write(rules, &call);
+    }
+
+    fn seen(&self, ended: &Ended) -> Seen {
+        let named = |name: fn(&Meter) -> &str| self.meter.as_deref().map(name).unwrap_or_default().into();
+        Seen {
+            // Given where it is kept.
+            number: 0,
+            at: UnixMillis::default(),
+            request_id: self.request_id.to_str().unwrap_or_default().into(),
+            route: named(Meter::route),
+            provider: named(Meter::provider),
+            connection_id: self.connection_id.clone(),
+            method: self.method.as_str().into(),
+            status: ended.status,
+            bytes: ended.bytes,
+            took: ended.took,
+            upstream: ended.upstream,
+            waited_for_token: ended.waited_for_token,
+            replays: ended.repeated,
+            cut: !ended.whole,
+            error: ended.error,
+        }
     }
 }
 

@@ -4,8 +4,11 @@ use super::Phase;
 use super::listen::Bound;
 use super::tls::{HANDSHAKES_MAX, Tls};
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::{Either, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -93,6 +96,31 @@ impl Drop for Place {
     }
 }
 
+/// An answer's body: whole, or as it comes about.
+pub type ControlBody = Either<Full<Bytes>, StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>;
+
+/// What handlers may answer with.
+pub trait IntoBody: Send + 'static {
+    fn into_body(self) -> ControlBody;
+}
+
+impl IntoBody for Bytes {
+    fn into_body(self) -> ControlBody {
+        Either::Left(Full::new(self))
+    }
+}
+
+impl IntoBody for ControlBody {
+    fn into_body(self) -> ControlBody {
+        self
+    }
+}
+
+/// A body of what the stream gives, a piece at a time.
+pub fn streaming(pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> ControlBody {
+    Either::Right(StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece))).boxed()))
+}
+
 /// The other end of a control connection.
 #[derive(Debug, Clone, Copy)]
 pub struct ControlPeer {
@@ -108,10 +136,11 @@ pub struct ControlPeer {
 ///
 /// # Errors
 /// When the socket cannot be given to the runtime.
-pub fn serve<H, F>(bound: Bound, entry: Entry, phase: watch::Receiver<Phase>, handler: H) -> io::Result<()>
+pub fn serve<H, F, B>(bound: Bound, entry: Entry, phase: watch::Receiver<Phase>, handler: H) -> io::Result<()>
 where
     H: Fn(ControlPeer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Bytes>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: IntoBody,
 {
     let listener = match bound {
         Bound::Tcp { listener, address } => Listener::Tcp(TcpListener::from_std(listener)?, address.ip()),
@@ -147,10 +176,11 @@ impl Listener {
     }
 }
 
-async fn accept_all<H, F>(listener: Listener, entry: Entry, mut phase: watch::Receiver<Phase>, handler: H)
+async fn accept_all<H, F, B>(listener: Listener, entry: Entry, mut phase: watch::Receiver<Phase>, handler: H)
 where
     H: Fn(ControlPeer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Bytes>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: IntoBody,
 {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -189,15 +219,16 @@ where
     }
 }
 
-async fn serve_one<S, H, F>(stream: S, peer: ControlPeer, mut phase: watch::Receiver<Phase>, handler: H)
+async fn serve_one<S, H, F, B>(stream: S, peer: ControlPeer, mut phase: watch::Receiver<Phase>, handler: H)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(ControlPeer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Bytes>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: IntoBody,
 {
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = handler(peer, request);
-        async move { Ok::<_, Infallible>(answer.await.map(Full::new)) }
+        async move { Ok::<_, Infallible>(answer.await.map(IntoBody::into_body)) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -43,6 +43,7 @@ mod own_calls;
 mod photos;
 mod placeholder;
 mod rate_limit;
+mod recent;
 mod reload;
 mod replicas;
 mod retry;

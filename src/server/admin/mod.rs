@@ -8,13 +8,14 @@ mod calls;
 mod connections;
 pub mod openapi;
 mod read;
+mod recent;
 mod sessions;
 mod shapes;
 mod snapshot;
 mod upkeep;
 
 use super::body;
-use super::control::ControlPeer;
+use super::control::{ControlBody, ControlPeer, IntoBody};
 use super::pages::{self, Page};
 use super::public;
 use crate::base::clock::Clock;
@@ -35,6 +36,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// The longest body of a call.
 const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -50,6 +52,8 @@ pub struct Admin {
     /// The user ids that need no token on a unix socket.
     peers: Vec<u32>,
     logins: Logins,
+    /// One for each that follows the calls.
+    followers: Arc<Semaphore>,
     /// Who may call by `Host` and `Origin`, as on the proxy.
     guard: Guard,
 }
@@ -94,13 +98,21 @@ impl Admin {
             tokens: auth::digests(tokens),
             peers,
             logins: Logins::default(),
+            followers: recent::followers(),
             guard: Guard { hosts, allowed_origins: Vec::new() },
         })
     }
 
     /// Answers one request of the admin listener.
-    pub async fn handle(self: Arc<Self>, peer: ControlPeer, request: Request<Incoming>) -> Response<Bytes> {
-        let (mut head, incoming) = request.into_parts();
+    pub async fn handle(self: Arc<Self>, peer: ControlPeer, request: Request<Incoming>) -> Response<ControlBody> {
+        let (head, incoming) = request.into_parts();
+        if recent::wants_stream(&head) {
+            return self.stream(&peer, head);
+        }
+        self.whole(peer, head, incoming).await.map(IntoBody::into_body)
+    }
+
+    async fn whole(&self, peer: ControlPeer, mut head: http::request::Parts, incoming: Incoming) -> Response<Bytes> {
         let own_page = auth::is_own_page(&head.headers);
         if own_page {
             // Judged: the guard knows the origins of other pages alone. `Host` is still its to check.
@@ -118,10 +130,7 @@ impl Admin {
         // Strangers are read no further than their head, but for the login's own form.
         let is_page = matches!(head.uri.path(), "/" | "/login" | "/logout");
         if who.is_none() && !is_page {
-            let detail = "Send the admin token: `Authorization: Bearer TOKEN`. It is in the file that `admin.token_file` names.";
-            return Problem::new("unauthorized", StatusCode::UNAUTHORIZED, "No valid admin token", detail)
-                .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
-                .into_response();
+            return unauthorized();
         }
         let body = match body::read(incoming, BODY_BYTES_MAX).await {
             Ok(body) => zeroize::Zeroizing::new(body.to_vec()),
@@ -195,6 +204,7 @@ impl Admin {
             Op::Routes => Ok(self.routes()),
             Op::Providers => Ok(self.providers()),
             Op::Explain => self.explain(&asked),
+            Op::Calls => self.calls(&asked),
             Op::CheckStore => self.check_store().await,
             Op::StoreRecords => self.store_records(&asked).await,
             Op::Rekey => self.rekey(&asked).await,
@@ -312,6 +322,13 @@ fn invalid(why: String) -> Response<Bytes> {
 
 fn forbidden(detail: &str) -> Response<Bytes> {
     Problem::new("forbidden", StatusCode::FORBIDDEN, "The caller may not do this", detail).into_response()
+}
+
+fn unauthorized() -> Response<Bytes> {
+    let detail = "Send the admin token: `Authorization: Bearer TOKEN`. It is in the file that `admin.token_file` names.";
+    Problem::new("unauthorized", StatusCode::UNAUTHORIZED, "No valid admin token", detail)
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+        .into_response()
 }
 
 fn not_found(detail: &str) -> Response<Bytes> {

@@ -330,6 +330,40 @@ struct Explained {
     refused: Option<Refused>,
 }
 
+/// One call through the proxy, as it ended.
+#[derive(JsonSchema)]
+struct SeenCall {
+    /// Counts up over the life of the process; the event's id too.
+    number: u64,
+    at: Time,
+    request_id: String,
+    /// Null where no route took it.
+    route: Option<String>,
+    provider: Option<String>,
+    /// Whose token went on.
+    connection_id: Option<String>,
+    method: String,
+    status: u16,
+    /// Of the answer's body.
+    bytes: u64,
+    took_ms: f64,
+    /// From the last sending to the head of the upstream's answer.
+    upstream_ms: Option<f64>,
+    waited_for_token: bool,
+    replays: u32,
+    /// The answer did not get through whole.
+    cut: bool,
+    /// The name of Attaché's own error.
+    error: Option<String>,
+}
+
+#[derive(JsonSchema)]
+struct Calls {
+    items: Vec<SeenCall>,
+    /// How many calls since the start were too many to be kept.
+    left_out: u64,
+}
+
 #[derive(JsonSchema)]
 struct Refused {
     #[schemars(rename = "type")]
@@ -485,6 +519,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         Reloaded,
         ConfigErrors,
         Routes,
+        Calls,
         Providers,
         Explained,
         StoreCheck,
