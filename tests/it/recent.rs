@@ -40,7 +40,10 @@ async fn the_last_calls_are_listed_newest_first_without_a_name() {
     let all = list(&world, "").await;
     assert_eq!(all["left_out"], 0);
     let told: Vec<Value> = all["items"].as_array().expect("a list").iter().map(|call| json!([call["status"], call["error"]])).collect();
-    assert!(told.contains(&json!([200, null])) && told.contains(&json!([401, "not-connected"])) && told.contains(&json!([404, "no-route"])), "{all}");
+    assert!(
+        told.contains(&json!([200, null])) && told.contains(&json!([401, "not-connected"])) && told.contains(&json!([404, "no-route"])),
+        "{all}"
+    );
     let numbers: Vec<u64> = all["items"].as_array().expect("a list").iter().filter_map(|call| call["number"].as_u64()).collect();
     assert_eq!(numbers, [3, 2, 1]);
     let good = all["items"].as_array().expect("a list").iter().find(|call| call["status"] == 200).expect("there").clone();
