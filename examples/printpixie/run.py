@@ -112,7 +112,8 @@ def main():
 
         try:
             for drive in ("lumen", "pinebox"):
-                sandbox = start({**common, "RUST_LOG": "warn"}, attache, "sandbox", "--listen", at[drive])
+                sandbox = start({**common, "RUST_LOG": "warn"}, attache, "sandbox", "--listen", at[drive],
+                                "--redirect-uri", f"http://localhost:{port['public']}/oauth/callback/{drive}")
                 wait_for(sandbox, lambda name=drive: answers(port[name]))
             running = start(of_attache, attache, "run", "-c", str(HERE / "routes.yaml"))
             health = [attache, "health", "--address", at["admin"]]
