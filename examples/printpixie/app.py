@@ -78,11 +78,9 @@ def drive_view(one, drive):
             view["photos"] = json.load(answer)
     except attache.Problem as problem:
         view["request_id"] = problem.request_id
-        if problem.name in ("not-connected", "reconnect-required"):
-            view["state"] = problem.name
-        else:
+        view["state"] = problem.must_connect or "away"
+        if view["state"] == "away":
             app.logger.warning("%s: %s", drive, problem)
-            view["state"] = "away"
     one["photos"].update({f"{drive}/{photo['id']}": photo["name"] for photo in view["photos"]})
     return view
 
@@ -188,8 +186,7 @@ def fetch(one, key, file):
                 size_bytes += out.write(piece)
     except (attache.Problem, OSError) as problem:
         app.logger.warning("%s was not fetched: %s", key, problem)
-        name = getattr(problem, "name", None)
-        return line | {"problem": name if name in ("not-connected", "reconnect-required") else "away"}
+        return line | {"problem": getattr(problem, "must_connect", None) or "away"}
     width, height = imagesize.get(file)
     return line | {
         "size": f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB", "bytes": size_bytes,
@@ -204,7 +201,7 @@ def show_order(number):
         flask.abort(404)
     good = [line for line in lines if not line["problem"]]
     return page("order.html", number=number, lines=lines, good=good, total_mb=f"{sum(line['bytes'] for line in good) / 1e6:.2f}",
-                price=money(PRICE_CENTS * len(good)), reconnect={line["drive"]: line["drive_name"] for line in lines if line["problem"]})
+                price=money(PRICE_CENTS * len(good)), reconnect={line["drive"]: line["drive_name"] for line in lines if line["problem"] not in (None, "away")})
 
 
 @app.errorhandler(404)

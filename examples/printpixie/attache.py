@@ -17,14 +17,26 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class Problem(Exception):
     """A call that failed. `name` is that of docs/errors.md where Attaché itself answered, and `None` where the drive did, or nobody."""
 
-    def __init__(self, name, detail, request_id=None):
+    def __init__(self, name, detail, request_id=None, status=None):
         super().__init__(f"{name or 'the drive'}: {detail} (request {request_id})")
-        self.name, self.request_id = name, request_id
+        self.name, self.request_id, self.status = name, request_id, status
+
+    @property
+    def must_connect(self):
+        """What the end user alone can mend, or `None`."""
+        return self.name if self.name in ("not-connected", "reconnect-required") else None
 
 
 def get(path, user):
     """An open answer to read from. Every call to every drive is this one."""
-    return send(urllib.request.Request(PROXY_URL + path, headers={"X-End-User": user}))
+    request = urllib.request.Request(PROXY_URL + path, headers={"X-End-User": user})
+    try:
+        return send(request)
+    except Problem as problem:
+        # A 401 of the drive's own: it no longer takes a token that was good until then. From the next call on Attaché says what became of it.
+        if problem.name is None and problem.status == 401:
+            return send(request)
+        raise
 
 
 def connect(user, drive, return_url):
@@ -63,7 +75,7 @@ def send(request):
         if error.headers.get_content_type() == "application/problem+json":
             problem = json.loads(body)
             if problem["type"].startswith("urn:attache:"):
-                raise Problem(problem["type"].removeprefix("urn:attache:"), problem.get("detail"), problem.get("instance")) from None
-        raise Problem(None, f"answered {error.code}", error.headers.get("X-Request-Id")) from None
+                raise Problem(problem["type"].removeprefix("urn:attache:"), problem.get("detail"), problem.get("instance"), error.code) from None
+        raise Problem(None, f"answered {error.code}", error.headers.get("X-Request-Id"), error.code) from None
     except urllib.error.URLError as error:
         raise Problem(None, f"Attaché does not answer: {error.reason}") from None

@@ -3,7 +3,7 @@
 #
 #     examples/printpixie/test.sh ATTACHE_BINARY [FOLDER]        the screenshots go into FOLDER, else into one that is deleted
 #
-# Wants bash, python3, node 18 with npm, and Chromium (CHROMIUM, or chromium of PATH). Without a browser it says so and skips; with CI set, that fails.
+# Wants bash, python3, node 20 with npm, and Chromium (CHROMIUM, or chromium of PATH). Without a browser it says so and skips; with CI set, that fails.
 set -euo pipefail
 
 attache=${1:?"usage: test.sh ATTACHE_BINARY [FOLDER], as in test.sh target/release/attache"}
