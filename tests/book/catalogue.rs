@@ -23,14 +23,14 @@ fn the_pages_of_the_providers_are_those_of_their_files() {
     for provider in &all {
         categories.entry(provider.text("category").unwrap_or("other")).or_default().push(provider);
     }
-    holds("docs/providers/README.md", &index(&categories));
+    holds("docs/providers/index.md", &index(&categories));
     for (category, providers) in &categories {
         holds(&format!("docs/providers/{category}.md"), &page(category, providers));
     }
     for entry in std::fs::read_dir(root().join("docs/providers")).expect("the folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-        assert!(name == "README" || categories.contains_key(name), "{} is of no category", path.display());
+        assert!(name == "index" || categories.contains_key(name), "{} is of no category", path.display());
     }
 }
 
@@ -83,7 +83,7 @@ fn index(categories: &BTreeMap<&str, Vec<&Provider>>) -> String {
          ```yaml\nproviders:\n  google-drive: {{client_id: \"${{GOOGLE_CLIENT_ID}}\", client_secret: \"${{GOOGLE_CLIENT_SECRET}}\"}}\n```\n\n\
          Register the redirect URI `{{public_url}}/oauth/callback/NAME` there; `attache check` prints it whole. `attache providers show google-drive` prints a definition with all its remarks. \
          One that is missing is a [few lines of YAML](../providers.md), and one that has aged is mended by a file of yours of the same name.\n\n\
-         **How** says what leads to a token: `code` is a consent in the browser, `device` a code typed elsewhere, `app` the app's own token (client credentials), `oauth1` a consent by OAuth 1.0a. \
+         **How** says what leads to a token: `code` is a consent in the browser, `device` a code typed elsewhere, `app` the app's own token (client credentials, where the provider gives them), `oauth1` a consent by OAuth 1.0a. \
          *Partial* ones rest on one source in part: try them before you rely on them, and tell us.\n\n",
     );
     for (category, providers) in categories {
@@ -106,7 +106,7 @@ fn index(categories: &BTreeMap<&str, Vec<&Provider>>) -> String {
 }
 
 fn page(category: &str, providers: &[&Provider]) -> String {
-    let mut page = format!("# Providers: {}\n\n{MADE}\nHow to use one: [the index](README.md). What the words mean: [providers.md](../providers.md#plain-keys).\n\n", title(category));
+    let mut page = format!("# Providers: {}\n\n{MADE}\nHow to use one: [the index](index.md). What the words mean: [providers.md](../providers.md#plain-keys).\n\n", title(category));
     for provider in providers {
         section(provider, &mut page);
     }
