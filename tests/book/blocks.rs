@@ -101,14 +101,14 @@ impl Program {
     /// What is wrong with the words behind `attache`.
     fn fault(&mut self, words: &[&str]) -> Option<String> {
         let mut path: Vec<String> = Vec::new();
-        let mut words = words.iter().copied().peekable();
-        while let Some(word) = words.next() {
+        for word in words.iter().copied() {
             if word.starts_with('-') && word.len() > 1 {
                 let flag = word.split(['=', '…']).next().unwrap_or(word);
                 if flag == "--" {
                     return None;
                 }
-                let known = self.help(&path).split(|letter: char| letter.is_whitespace() || ",[]".contains(letter)).any(|known| known == flag);
+                let known =
+                    self.help(&path).split(|letter: char| letter.is_whitespace() || ",[]".contains(letter)).any(|known| known == flag);
                 // The flags of the whole program may stand before the command.
                 if !known {
                     return Some(format!("`attache {}` has no {flag}", path.join(" ")));

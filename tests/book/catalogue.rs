@@ -44,8 +44,15 @@ fn providers() -> Vec<Provider> {
             let id = told["id"].as_str().expect("an id").to_owned();
             let file = std::fs::read_to_string(root().join(format!("providers/{id}.yaml"))).expect("its file");
             let comment = file.lines().take_while(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim().to_owned());
-            let texts = |name: &str| told[name].as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect();
-            Provider { comment: comment.collect(), keys: serde_yaml::from_str(&file).expect("YAML"), modes: texts("modes"), inputs: texts("inputs"), id }
+            let texts =
+                |name: &str| told[name].as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect();
+            Provider {
+                comment: comment.collect(),
+                keys: serde_yaml::from_str(&file).expect("YAML"),
+                modes: texts("modes"),
+                inputs: texts("inputs"),
+                id,
+            }
         })
         .collect()
 }
@@ -106,7 +113,10 @@ fn index(categories: &BTreeMap<&str, Vec<&Provider>>) -> String {
 }
 
 fn page(category: &str, providers: &[&Provider]) -> String {
-    let mut page = format!("# Providers: {}\n\n{MADE}\nHow to use one: [the index](index.md). What the words mean: [providers.md](../providers.md#plain-keys).\n\n", title(category));
+    let mut page = format!(
+        "# Providers: {}\n\n{MADE}\nHow to use one: [the index](index.md). What the words mean: [providers.md](../providers.md#plain-keys).\n\n",
+        title(category)
+    );
     for provider in providers {
         section(provider, &mut page);
     }

@@ -67,6 +67,7 @@ fn every_page_stands_in_the_book_once() {
     let summary = pages::all().into_iter().find(|page| page.name == Path::new("docs/SUMMARY.md")).expect("docs/SUMMARY.md");
     let mut named: Vec<_> = targets(&summary).into_iter().map(|(_, target)| Path::new("docs").join(target)).collect();
     named.sort();
-    let there: Vec<_> = pages::all().into_iter().map(|page| page.name).filter(|name| name.starts_with("docs") && *name != summary.name).collect();
+    let there: Vec<_> =
+        pages::all().into_iter().map(|page| page.name).filter(|name| name.starts_with("docs") && *name != summary.name).collect();
     assert_eq!(named, there, "left: what docs/SUMMARY.md names; right: what is there");
 }

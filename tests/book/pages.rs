@@ -36,7 +36,8 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(root().join(folder)).expect("a folder") {
         let entry = entry.expect("an entry");
         let name = folder.join(entry.file_name());
-        let hidden = entry.file_name().to_string_lossy().starts_with('.') || entry.file_name() == "node_modules" || entry.file_name() == "book";
+        let hidden =
+            entry.file_name().to_string_lossy().starts_with('.') || entry.file_name() == "node_modules" || entry.file_name() == "book";
         if entry.file_type().expect("a kind").is_dir() {
             if !hidden {
                 walk(&name, found);
