@@ -133,6 +133,13 @@ connects() { # NAME USER COMMAND...: the web app connects a new end user, after 
 connects "connect.py connects a new end user" alex@personalemail.com python3 "$here/connect.py"
 connects "connect.mjs connects a new end user" sam@personalemail.com node "$here/connect.mjs"
 
+# The web app, with an Attaché and drives of its own. The journey in a browser is printpixie/test.sh.
+if timeout 400 python3 "$here/printpixie/smoke.py" --attache "$attache" > "$work/said" 2>&1; then
+  tell ok "printpixie goes from sign-in to order, and on when a drive says no"
+else
+  tell bad "printpixie goes from sign-in to order, and on when a drive says no" "it failed"
+fi
+
 : > "$work/said"
 if cmp -s "$work/sh.jpg" "$work/py.jpg" && cmp -s "$work/sh.jpg" "$work/js.jpg" && ! cmp -s "$work/py.jpg" "$work/py2.jpg"; then
   tell ok "all three saved the same first photo, and the second is another"

@@ -27,6 +27,9 @@ pub(super) struct SandboxArgs {
     /// Answer token calls only after so long.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     token_delay: Duration,
+    /// Besides the usual ones, where its client may have browsers sent; may be repeated. A loopback one fits with any port.
+    #[arg(long = "redirect-uri", value_name = "URI")]
+    redirect_uris: Vec<String>,
 }
 
 pub(super) fn run(args: &SandboxArgs) -> Outcome {
@@ -34,7 +37,17 @@ pub(super) fn run(args: &SandboxArgs) -> Outcome {
 }
 
 async fn serve(args: &SandboxArgs) -> Result<(), AppError> {
-    let settings = Settings {
+    let sandbox = Sandbox::start(settings(args), Arc::new(SystemClock)).await?;
+    let base = format!("http://{}", sandbox.addr);
+    tracing::info!(authorize = %format!("{base}/authorize"), token = %format!("{base}/token"), photos = %format!("{base}/v1/photos"), "the sandbox is ready");
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Losing either arm is safe: the process ends with both.
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    Ok(())
+}
+
+fn settings(args: &SandboxArgs) -> Settings {
+    let mut settings = Settings {
         bind: args.listen,
         access_token_life: args.token_life,
         reuse_leeway: args.reuse_leeway,
@@ -42,11 +55,28 @@ async fn serve(args: &SandboxArgs) -> Result<(), AppError> {
         token_delay: args.token_delay,
         ..Settings::default()
     };
-    let sandbox = Sandbox::start(settings, Arc::new(SystemClock)).await?;
-    let base = format!("http://{}", sandbox.addr);
-    tracing::info!(authorize = %format!("{base}/authorize"), token = %format!("{base}/token"), photos = %format!("{base}/v1/photos"), "the sandbox is ready");
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // Losing either arm is safe: the process ends with both.
-    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    Ok(())
+    for client in &mut settings.clients {
+        client.redirect_uris.extend(args.redirect_uris.iter().cloned());
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        sandbox: SandboxArgs,
+    }
+
+    #[test]
+    fn further_redirect_uris_stand_beside_the_usual_ones() {
+        let usual = Settings::default().clients[0].redirect_uris.clone();
+        let mine = "http://localhost:7071/oauth/callback/lumen";
+        let line = Line::parse_from(["sandbox", "--redirect-uri", mine]);
+        assert_eq!(settings(&line.sandbox).clients[0].redirect_uris, [usual, vec![mine.to_owned()]].concat());
+    }
 }
