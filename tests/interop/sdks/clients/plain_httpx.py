@@ -1,30 +1,37 @@
-"""httpx over HTTP/2 with prior knowledge: many calls at once on one connection."""
+"""httpx over HTTP/2 with prior knowledge: many calls at once on one connection.
 
+By its asynchronous client: over HTTP/2 the other one must not be shared by threads, for two of them may send their streams' numbers out of order,
+which ends the connection (RFC 9113 §5.1.1)."""
+
+import asyncio
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 from common import ATTACHE, GONE, for_each_user
 
 
-def test(user, login):
+async def talk(user, login):
     # docs: begin
-    client = httpx.Client(base_url=f"{ATTACHE}/echo/", headers={"X-End-User": user}, http1=False, http2=True)
+    client = httpx.AsyncClient(base_url=f"{ATTACHE}/echo/", headers={"X-End-User": user}, http1=False, http2=True)
     # docs: end
-    with client:
-        me = client.get("api/me")
+    async with client:
+        me = await client.get("api/me")
         assert (me.http_version, me.json()["user"]) == ("HTTP/2", login), me
         assert "x-end-user" not in me.json()["headers"]
-        with ThreadPoolExecutor(8) as pool:
-            digests = set(pool.map(lambda _: hashlib.sha256(client.get("api/bytes").content).hexdigest(), range(16)))
-        assert digests == {client.get("api/bytes").headers["digest"]}
-        chunks = [b"x" * 10_000] * 20
-        sent = client.post("api/upload", content=iter(chunks))
+        answers = await asyncio.gather(*(client.get("api/bytes") for _ in range(16)))
+        digests = {hashlib.sha256(answer.content).hexdigest() for answer in answers}
+        assert digests == {(await client.get("api/bytes")).headers["digest"]}
+        sent = await client.post("api/upload", content=chunks())
         assert (sent.status_code, sent.json()["size"]) == (201, 200_000), sent
-        busy = client.get("api/busy")
+        busy = await client.get("api/busy")
         assert (busy.status_code, busy.headers["retry-after"]) == (429, "7")
-        refused = client.get("api/me", headers={"X-End-User": GONE})
+        refused = await client.get("api/me", headers={"X-End-User": GONE})
         assert (refused.status_code, refused.json()) == (401, {"error": "invalid_token"})
 
 
-for_each_user(test)
+async def chunks():
+    for _ in range(20):
+        yield b"x" * 10_000
+
+
+for_each_user(lambda user, login: asyncio.run(talk(user, login)))
